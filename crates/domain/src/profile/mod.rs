@@ -1,0 +1,6 @@
+//! Profiles: how a user appears.
+
+mod merge;
+mod model;
+
+pub use model::{AvatarUrl, Name, Profile, ProfilePatch};
