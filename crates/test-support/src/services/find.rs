@@ -73,14 +73,18 @@ pub fn redis() -> Result<RedisProgram, ServiceError> {
 }
 
 fn missing(name: &str, minimum: u32, rejected: &[String]) -> ServiceError {
-    let found = if rejected.is_empty() { String::new() } else { format!(" ({})", rejected.join("; ")) };
+    let found = if rejected.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", rejected.join("; "))
+    };
     ServiceError::Missing(format!(
         "{name} {minimum} or newer was not found{found}; `cargo xtask dev` and `cargo xtask test` install it"
     ))
 }
 
 /// The directories of `PATH` that hold the program, symbolic links followed.
-fn on_path(program: &str) -> impl Iterator<Item = PathBuf> {
+pub(super) fn on_path(program: &str) -> impl Iterator<Item = PathBuf> {
     #[allow(clippy::disallowed_methods)] // not a setting: where the system looks for programs
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found: Vec<PathBuf> = std::env::split_paths(&path)
@@ -94,7 +98,11 @@ fn on_path(program: &str) -> impl Iterator<Item = PathBuf> {
 /// Follows links only where that keeps the program's name: one binary may serve under several.
 fn resolve(candidate: &Path) -> Option<PathBuf> {
     let real = fs::canonicalize(candidate).ok()?;
-    if real.file_name() == candidate.file_name() { Some(real) } else { Some(candidate.to_path_buf()) }
+    if real.file_name() == candidate.file_name() {
+        Some(real)
+    } else {
+        Some(candidate.to_path_buf())
+    }
 }
 
 fn usual_postgres_places() -> impl Iterator<Item = PathBuf> {
@@ -107,25 +115,44 @@ fn usual_postgres_places() -> impl Iterator<Item = PathBuf> {
         ("/home/linuxbrew/.linuxbrew/opt", "postgresql@", "bin"),
         ("/Applications/Postgres.app/Contents/Versions", "", "bin"),
     ];
-    let plain = ["/usr/local/pgsql/bin", "/usr/local/bin", "/opt/homebrew/bin", "/usr/bin"];
-    let newest_first = versioned.into_iter().flat_map(|(base, prefix, suffix)| newest(Path::new(base), prefix, suffix));
+    let plain = [
+        "/usr/local/pgsql/bin",
+        "/usr/local/bin",
+        "/opt/homebrew/bin",
+        "/usr/bin",
+    ];
+    let newest_first = versioned
+        .into_iter()
+        .flat_map(|(base, prefix, suffix)| newest(Path::new(base), prefix, suffix));
     newest_first.chain(plain.into_iter().map(PathBuf::from))
 }
 
 fn usual_redis_places() -> impl Iterator<Item = PathBuf> {
-    ["/usr/bin", "/usr/local/bin", "/usr/sbin", "/opt/homebrew/bin", "/home/linuxbrew/.linuxbrew/bin", "/snap/bin"]
-        .into_iter()
-        .map(PathBuf::from)
+    [
+        "/usr/bin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/opt/homebrew/bin",
+        "/home/linuxbrew/.linuxbrew/bin",
+        "/snap/bin",
+    ]
+    .into_iter()
+    .map(PathBuf::from)
 }
 
 /// The folders `base/<prefix><version>/<suffix>`, highest version first.
 fn newest(base: &Path, prefix: &str, suffix: &str) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(base) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(base) else {
+        return Vec::new();
+    };
     let mut found: Vec<(u32, PathBuf)> = entries
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            Some((first_number(name.strip_prefix(prefix)?)?, entry.path().join(suffix)))
+            Some((
+                first_number(name.strip_prefix(prefix)?)?,
+                entry.path().join(suffix),
+            ))
         })
         .collect();
     found.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
@@ -133,15 +160,27 @@ fn newest(base: &Path, prefix: &str, suffix: &str) -> Vec<PathBuf> {
 }
 
 fn version_of(program: &Path) -> Option<u32> {
-    let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
+    let output = Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() { parse_version(&text) } else { None }
+    if output.status.success() {
+        parse_version(&text)
+    } else {
+        None
+    }
 }
 
 /// The major version in `postgres (PostgreSQL) 15.18 …` or `Redis server v=7.0.15 sha=…`.
 fn parse_version(text: &str) -> Option<u32> {
     text.split_whitespace()
-        .map(|word| word.strip_prefix("v=").or_else(|| word.strip_prefix('v')).unwrap_or(word))
+        .map(|word| {
+            word.strip_prefix("v=")
+                .or_else(|| word.strip_prefix('v'))
+                .unwrap_or(word)
+        })
         .filter(|word| word.starts_with(|c: char| c.is_ascii_digit()))
         .find_map(first_number)
 }
@@ -157,9 +196,15 @@ mod tests {
 
     #[test]
     fn versions_are_read_from_what_the_programs_print() {
-        assert_eq!(parse_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"), Some(15));
+        assert_eq!(
+            parse_version("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n"),
+            Some(15)
+        );
         assert_eq!(parse_version("initdb (PostgreSQL) 18beta1"), Some(18));
-        assert_eq!(parse_version("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64"), Some(7));
+        assert_eq!(
+            parse_version("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64"),
+            Some(7)
+        );
         assert_eq!(parse_version("Valkey server v=8.1.0 sha=00000000:0"), Some(8));
         assert_eq!(parse_version("command not found"), None);
     }
@@ -171,8 +216,10 @@ mod tests {
             fs::create_dir_all(base.path().join(version).join("bin")).unwrap();
         }
         let found = newest(base.path(), "", "bin");
-        let expected: Vec<PathBuf> =
-            ["17", "15", "9.6"].iter().map(|v| base.path().join(v).join("bin")).collect();
+        let expected: Vec<PathBuf> = ["17", "15", "9.6"]
+            .iter()
+            .map(|v| base.path().join(v).join("bin"))
+            .collect();
         assert_eq!(found, expected);
     }
 }

@@ -45,7 +45,7 @@ pub struct Postgres {
     port: u16,
     options: PostgresOptions,
     process: Mutex<Option<Supervised>>,
-    _temporary: Option<TempDir>,
+    temporary: Option<TempDir>,
 }
 
 impl Postgres {
@@ -66,8 +66,14 @@ impl Postgres {
         let account = Account::for_servers();
         let (home, temporary) = make_home(&options.place, "gravity-postgres-", account)?;
         init(&bin, &home, account, options.password.as_deref())?;
-        let mut server =
-            Self { bin, home, port: 0, options, process: Mutex::new(None), _temporary: temporary };
+        let mut server = Self {
+            bin,
+            home,
+            port: 0,
+            options,
+            process: Mutex::new(None),
+            temporary,
+        };
         if let Some(port) = server.options.port {
             server.port = port;
             server.start()?;
@@ -88,7 +94,12 @@ impl Postgres {
     /// A connection URL for the database of this name; `postgres` always exists.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        let password = self.options.password.as_ref().map(|password| format!(":{password}")).unwrap_or_default();
+        let password = self
+            .options
+            .password
+            .as_ref()
+            .map(|password| format!(":{password}"))
+            .unwrap_or_default();
         format!("postgres://postgres{password}@127.0.0.1:{}/{database}", self.port)
     }
 
@@ -101,7 +112,10 @@ impl Postgres {
     /// The postmaster's process id while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.process().as_ref().filter(|process| process.is_running()).map(Supervised::pid)
+        self.process()
+            .as_ref()
+            .filter(|process| process.is_running())
+            .map(Supervised::pid)
     }
 
     /// Where its data and log are.
@@ -129,17 +143,27 @@ impl Postgres {
             account: Account::for_servers(),
             directory: None,
             last_signal: "QUIT",
-            trash: self._temporary.as_ref().map(|_| self.home.clone()),
+            trash: self.temporary.as_ref().map(|_| self.home.clone()),
         })
         .map_err(ServiceError::io("start postgres"))?;
-        let ready = poll_until(START_PATIENCE, || !process.is_running() || self.is_ready(process.pid()));
+        let ready = poll_until(START_PATIENCE, || {
+            !process.is_running() || self.is_ready(process.pid())
+        });
         if ready && process.is_running() {
             *slot = Some(process);
             return Ok(());
         }
-        let reason = if ready { "it ended at once".to_owned() } else { format!("not ready after {START_PATIENCE:?}") };
+        let reason = if ready {
+            "it ended at once".to_owned()
+        } else {
+            format!("not ready after {START_PATIENCE:?}")
+        };
         process.kill();
-        Err(ServiceError::Start { name: NAME, reason, log: log_tail(&log) })
+        Err(ServiceError::Start {
+            name: NAME,
+            reason,
+            log: log_tail(&log),
+        })
     }
 
     /// Kills every process of the server (SIGKILL), as a crash of the machine would.
@@ -188,7 +212,9 @@ impl Postgres {
 
     /// The server itself notes in this file when it accepts connections.
     fn is_ready(&self, pid: u32) -> bool {
-        let Ok(text) = fs::read_to_string(self.home.join("data/postmaster.pid")) else { return false };
+        let Ok(text) = fs::read_to_string(self.home.join("data/postmaster.pid")) else {
+            return false;
+        };
         let mut lines = text.lines();
         let ours = lines.next().is_some_and(|line| line.trim() == pid.to_string());
         ours && lines.nth(6).is_some_and(|status| status.trim() == "ready")
@@ -214,7 +240,11 @@ impl Postgres {
             ("log_min_messages", "warning"),
         ];
         let ours = ours.into_iter().map(|(name, value)| format!("{name}={value}"));
-        let theirs = self.options.settings.iter().map(|(name, value)| format!("{name}={value}"));
+        let theirs = self
+            .options
+            .settings
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"));
         for setting in ours.chain(theirs) {
             command.extend(["-c".to_owned(), setting]);
         }
@@ -224,7 +254,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        if self._temporary.is_some() {
+        if self.temporary.is_some() {
             self.kill();
         } else {
             self.stop();
@@ -254,12 +284,19 @@ pub(super) fn make_home(
     fs::set_permissions(&home, fs::Permissions::from_mode(0o700))
         .map_err(ServiceError::io(format!("restrict {}", home.display())))?;
     if let Some(account) = account {
-        account.own(&home).map_err(ServiceError::io(format!("hand over {}", home.display())))?;
+        account
+            .own(&home)
+            .map_err(ServiceError::io(format!("hand over {}", home.display())))?;
     }
     Ok((home, temporary))
 }
 
-fn init(bin: &Path, home: &Path, account: Option<Account>, password: Option<&str>) -> Result<(), ServiceError> {
+fn init(
+    bin: &Path,
+    home: &Path,
+    account: Option<Account>,
+    password: Option<&str>,
+) -> Result<(), ServiceError> {
     let data = home.join("data");
     if data.join("PG_VERSION").exists() {
         return Ok(());
@@ -268,13 +305,19 @@ fn init(bin: &Path, home: &Path, account: Option<Account>, password: Option<&str
     let draft = home.join("data.new");
     let _ = fs::remove_dir_all(&draft);
     let mut command = Command::new(bin.join("initdb"));
-    command.arg("-D").arg(&draft).args(["-U", "postgres", "--no-sync", "--encoding=UTF8", "--locale=C"]);
+    command
+        .arg("-D")
+        .arg(&draft)
+        .args(["-U", "postgres", "--no-sync", "--encoding=UTF8", "--locale=C"]);
     let password_file = home.join("password.new");
     match password {
         None => command.arg("--auth=trust"),
         Some(password) => {
             write_private(&password_file, password, account)?;
-            command.arg("--auth=scram-sha-256").arg("--pwfile").arg(&password_file)
+            command
+                .arg("--auth=scram-sha-256")
+                .arg("--pwfile")
+                .arg(&password_file)
         }
     };
     if let Some(account) = account {
@@ -285,7 +328,11 @@ fn init(bin: &Path, home: &Path, account: Option<Account>, password: Option<&str
     let output = output.map_err(ServiceError::io("run initdb"))?;
     if !output.status.success() {
         let log = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(ServiceError::Start { name: NAME, reason: format!("initdb: {}", output.status), log });
+        return Err(ServiceError::Start {
+            name: NAME,
+            reason: format!("initdb: {}", output.status),
+            log,
+        });
     }
     fs::rename(&draft, &data).map_err(ServiceError::io("move the new data directory into place"))
 }

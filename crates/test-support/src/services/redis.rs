@@ -35,9 +35,9 @@ pub struct Redis {
     program: PathBuf,
     home: PathBuf,
     port: u16,
-    durable: bool,
+    options: RedisOptions,
     process: Mutex<Option<Supervised>>,
-    _temporary: Option<TempDir>,
+    temporary: Option<TempDir>,
 }
 
 impl Redis {
@@ -60,11 +60,11 @@ impl Redis {
             program,
             home,
             port: 0,
-            durable: options.durable,
+            options,
             process: Mutex::new(None),
-            _temporary: temporary,
+            temporary,
         };
-        if let Some(port) = options.port {
+        if let Some(port) = server.options.port {
             server.port = port;
             server.start()?;
             return Ok(server);
@@ -96,7 +96,10 @@ impl Redis {
     /// Its process id while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.process().as_ref().filter(|process| process.is_running()).map(Supervised::pid)
+        self.process()
+            .as_ref()
+            .filter(|process| process.is_running())
+            .map(Supervised::pid)
     }
 
     /// Where its data and log are.
@@ -123,18 +126,27 @@ impl Redis {
             account: Account::for_servers(),
             directory: Some(&self.home),
             last_signal: "TERM",
-            trash: self._temporary.as_ref().map(|_| self.home.clone()),
+            trash: self.temporary.as_ref().map(|_| self.home.clone()),
         })
         .map_err(ServiceError::io("start redis-server"))?;
-        // A port someone else listens on may answer too: ours must also be alive a moment later.
-        let ready = poll_until(START_PATIENCE, || !process.is_running() || self.answers(process.pid()));
+        let ready = poll_until(START_PATIENCE, || {
+            !process.is_running() || self.answers(process.pid())
+        });
         if ready && process.is_running() {
             *slot = Some(process);
             return Ok(());
         }
-        let reason = if ready { "it ended at once".to_owned() } else { format!("not ready after {START_PATIENCE:?}") };
+        let reason = if ready {
+            "it ended at once".to_owned()
+        } else {
+            format!("not ready after {START_PATIENCE:?}")
+        };
         process.kill();
-        Err(ServiceError::Start { name: NAME, reason, log: log_tail(&log) })
+        Err(ServiceError::Start {
+            name: NAME,
+            reason,
+            log: log_tail(&log),
+        })
     }
 
     /// Kills it (SIGKILL).
@@ -184,14 +196,16 @@ impl Redis {
     /// Whether the server on our port says it is the process we started, and has loaded its data.
     fn answers(&self, pid: u32) -> bool {
         let info = ask(self.port, b"INFO server\r\n").unwrap_or_default();
-        let ours = info.lines().any(|line| line.trim() == format!("process_id:{pid}"));
+        let ours = info
+            .lines()
+            .any(|line| line.trim() == format!("process_id:{pid}"));
         ours && ask(self.port, b"PING\r\n").is_some_and(|answer| answer.starts_with("+PONG"))
     }
 
     fn command(&self) -> Vec<String> {
         let port = self.port.to_string();
         let home = self.home.display().to_string();
-        let appendonly = if self.durable { "yes" } else { "no" };
+        let appendonly = if self.options.durable { "yes" } else { "no" };
         let arguments = [
             "--port",
             port.as_str(),
@@ -208,7 +222,9 @@ impl Redis {
             "--loglevel",
             "warning",
         ];
-        std::iter::once(self.program.display().to_string()).chain(arguments.map(String::from)).collect()
+        std::iter::once(self.program.display().to_string())
+            .chain(arguments.map(String::from))
+            .collect()
     }
 }
 

@@ -52,16 +52,22 @@ impl Account {
             return None;
         }
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        ["postgres", "nobody"].iter().find_map(|name| Self::named(&passwd, name)).or(Some(Self {
-            uid: 65_534,
-            gid: 65_534,
-        }))
+        ["postgres", "nobody"]
+            .iter()
+            .find_map(|name| Self::named(&passwd, name))
+            .or(Some(Self {
+                uid: 65_534,
+                gid: 65_534,
+            }))
     }
 
     fn named(passwd: &str, name: &str) -> Option<Self> {
         let line = passwd.lines().find(|line| line.split(':').next() == Some(name))?;
         let mut fields = line.split(':').skip(2);
-        Some(Self { uid: fields.next()?.parse().ok()?, gid: fields.next()?.parse().ok()? })
+        Some(Self {
+            uid: fields.next()?.parse().ok()?,
+            gid: fields.next()?.parse().ok()?,
+        })
     }
 
     /// Gives `path` to this account.
@@ -128,7 +134,10 @@ impl Supervised {
         if let Some(output) = shell.stdout.take() {
             BufReader::new(output).read_line(&mut line)?;
         }
-        let pid = line.trim().parse().map_err(|_| io::Error::other("the shell did not start the program"))?;
+        let pid = line
+            .trim()
+            .parse()
+            .map_err(|_| io::Error::other("the shell did not start the program"))?;
         Ok(Self { shell, pipe, pid })
     }
 
@@ -187,7 +196,9 @@ impl Supervised {
         for pid in &family {
             send(*pid, Signal::KILL);
         }
-        poll_until(KILL_PATIENCE, || !is_alive(self.pid) && !family.iter().any(|pid| is_alive(*pid)));
+        poll_until(KILL_PATIENCE, || {
+            !is_alive(self.pid) && !family.iter().any(|pid| is_alive(*pid))
+        });
         if let Some(mut pipe) = self.pipe.take() {
             let _ = pipe.write_all(b"\n");
         }
@@ -233,7 +244,12 @@ pub fn descendants(root: u32) -> Vec<u32> {
     let mut next = 0;
     while next < found.len() {
         let parent = found[next];
-        found.extend(table.iter().filter(|process| process.parent == parent && !process.dead).map(|p| p.pid));
+        found.extend(
+            table
+                .iter()
+                .filter(|process| process.parent == parent && !process.dead)
+                .map(|p| p.pid),
+        );
         next += 1;
     }
     found.split_off(1)
@@ -255,7 +271,11 @@ fn read_stat(pid: u32) -> Option<Process> {
     // The name in brackets may itself hold brackets and spaces.
     let mut fields = text[text.rfind(')')? + 1..].split_whitespace();
     let dead = matches!(fields.next()?, "Z" | "X");
-    Some(Process { pid, parent: fields.next()?.parse().ok()?, dead })
+    Some(Process {
+        pid,
+        parent: fields.next()?.parse().ok()?,
+        dead,
+    })
 }
 
 fn ask_ps() -> Vec<Process> {
@@ -265,7 +285,14 @@ fn ask_ps() -> Vec<Process> {
     let parse = |line: &str| {
         let mut fields = line.split_whitespace();
         let (pid, parent) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        Some(Process { pid, parent, dead: fields.next()?.starts_with('Z') })
+        Some(Process {
+            pid,
+            parent,
+            dead: fields.next()?.starts_with('Z'),
+        })
     };
-    String::from_utf8_lossy(&output.stdout).lines().filter_map(parse).collect()
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(parse)
+        .collect()
 }
