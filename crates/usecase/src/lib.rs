@@ -1,1 +1,5 @@
-//! Placeholder while the crate is laid out.
+//! The use cases of Gravity: one file each, over the domain's ports. No I/O of their own.
+
+pub mod profile;
+pub mod sync;
+pub mod task;

@@ -89,4 +89,28 @@ impl EntityState {
             Self::Task(task) => task.owner(),
         }
     }
+
+    /// Roughly its bytes in memory, for bounded caches.
+    pub fn weight(&self) -> usize {
+        const FIXED: usize = 512;
+        FIXED
+            + match self {
+                Self::Profile(profile) => {
+                    profile.name.value.as_ref().map_or(0, |name| name.as_str().len())
+                        + profile
+                            .avatar_url
+                            .value
+                            .as_ref()
+                            .map_or(0, |url| url.as_str().len())
+                }
+                Self::Task(task) => {
+                    task.title.value.as_str().len()
+                        + task
+                            .description
+                            .value
+                            .as_ref()
+                            .map_or(0, |text| text.as_str().len())
+                }
+            }
+    }
 }

@@ -1,0 +1,205 @@
+//! List tasks, with the user's own pending writes in the list.
+//!
+//! A base page comes from Postgres, or from the cache when it is away. Each task with pending operations is folded from
+//! its base row; then the page is filtered, ordered and cut again. The base page is read longer by the number of tasks
+//! that pending operations may take out of it, so that no shorter page is answered than there are tasks for.
+
+use crate::sync::overlay::{by_entity, fall_back, fold, is_created_here};
+use crate::sync::{Read, Warmer};
+use gravity_domain::id::{TaskId, UserId};
+use gravity_domain::page::{Page, PageKey, PageLimit};
+use gravity_domain::sync::ports::{Breaker, WriteBuffer};
+use gravity_domain::sync::{EntityKind, Found, Freshness, Operation, ReadError};
+use gravity_domain::task::{KnownPage, Task, TaskCache, TaskFilter, TaskStore};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use uuid::Uuid;
+
+type Pending = BTreeMap<Uuid, Vec<Operation>>;
+
+/// `GET /api/v1/tasks`.
+pub struct ListTasks {
+    store: Arc<dyn TaskStore>,
+    cache: Arc<dyn TaskCache>,
+    breaker: Arc<dyn Breaker>,
+    buffer: Arc<dyn WriteBuffer>,
+    warmer: Arc<Warmer>,
+}
+
+/// What a request asks for, and what is pending on it.
+struct Wanted<'a> {
+    user: UserId,
+    filter: TaskFilter,
+    after: Option<PageKey>,
+    /// One more than the page, and as many as pending operations may take out of it.
+    count: usize,
+    pending: &'a Pending,
+}
+
+/// A base page, and the base rows of the tasks that have pending operations.
+struct Base {
+    rows: Vec<Task>,
+    touched: HashMap<Uuid, Found<Task>>,
+    freshness: Freshness,
+}
+
+impl ListTasks {
+    /// Over these ports.
+    pub fn new(
+        store: Arc<dyn TaskStore>,
+        cache: Arc<dyn TaskCache>,
+        breaker: Arc<dyn Breaker>,
+        buffer: Arc<dyn WriteBuffer>,
+        warmer: Arc<Warmer>,
+    ) -> Self {
+        Self {
+            store,
+            cache,
+            breaker,
+            buffer,
+            warmer,
+        }
+    }
+
+    /// One page, newest first, after the position `after`.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn run(
+        &self,
+        user: UserId,
+        filter: TaskFilter,
+        after: Option<PageKey>,
+        limit: PageLimit,
+    ) -> Result<Read<Page<Task>>, ReadError> {
+        self.warmer.touch(user);
+        let pending = by_entity(self.buffer.pending_of(user, EntityKind::Task)?);
+        let removable = pending
+            .values()
+            .filter(|operations| !is_created_here(operations))
+            .count();
+        let wanted = Wanted {
+            user,
+            filter,
+            after,
+            count: limit.get() + 1 + removable,
+            pending: &pending,
+        };
+        let base = match self.stored(&wanted).await? {
+            Some(base) => base,
+            None => self.known(&wanted).ok_or(ReadError::Unknown)?,
+        };
+        let freshness = if pending.is_empty() {
+            base.freshness
+        } else {
+            Freshness::Pending
+        };
+        Ok(Read {
+            value: cut(overlaid(base, &wanted)?, limit),
+            freshness,
+        })
+    }
+
+    /// The base from Postgres; `None` when it is away.
+    async fn stored(&self, wanted: &Wanted<'_>) -> Result<Option<Base>, ReadError> {
+        if !self.breaker.allows_reads() {
+            return Ok(None);
+        }
+        let mark = self.cache.mark(wanted.user);
+        let rows = match self
+            .store
+            .list(wanted.user, wanted.filter, wanted.after, wanted.count)
+            .await
+        {
+            Ok(rows) => rows,
+            Err(error) => return fall_back(self.breaker.as_ref(), error).map(|()| None),
+        };
+        self.learn(mark, wanted, &rows);
+        let ids: Vec<_> = wanted.pending.keys().map(|id| TaskId(*id)).collect();
+        let mut touched: HashMap<_, _> = wanted.pending.keys().map(|id| (*id, Found::Absent)).collect();
+        if !ids.is_empty() {
+            match self.store.find_many(wanted.user, &ids).await {
+                Ok(found) => touched.extend(found.into_iter().map(|task| (task.id.0, Found::Known(task)))),
+                Err(error) => return fall_back(self.breaker.as_ref(), error).map(|()| None),
+            }
+        }
+        Ok(Some(Base {
+            rows,
+            touched,
+            freshness: Freshness::Current,
+        }))
+    }
+
+    fn learn(&self, mark: u64, wanted: &Wanted<'_>, rows: &[Task]) {
+        if wanted.filter == TaskFilter::default() {
+            let page = KnownPage {
+                after: wanted.after,
+                tasks: rows.to_vec(),
+                is_last: rows.len() < wanted.count,
+            };
+            self.cache.learn_page(wanted.user, mark, page);
+        } else {
+            rows.iter().for_each(|task| self.cache.learn(task.clone()));
+        }
+    }
+
+    /// The base from what is known; `None` when not all of it is.
+    fn known(&self, wanted: &Wanted<'_>) -> Option<Base> {
+        let rows = self
+            .cache
+            .list(wanted.user, wanted.filter, wanted.after, wanted.count)?;
+        let touched = wanted
+            .pending
+            .keys()
+            .map(|id| (*id, self.cache.find(wanted.user, *id)))
+            .collect();
+        Some(Base {
+            rows,
+            touched,
+            freshness: Freshness::Stale,
+        })
+    }
+}
+
+/// The base page with pending operations folded in, in order, longer than asked for.
+fn overlaid(base: Base, wanted: &Wanted<'_>) -> Result<Vec<Task>, ReadError> {
+    let Base {
+        mut rows,
+        mut touched,
+        ..
+    } = base;
+    if wanted.pending.is_empty() {
+        return Ok(rows);
+    }
+    rows.retain(|row| match touched.get_mut(&row.id.0) {
+        Some(found) => {
+            *found = Found::Known(row.clone());
+            false
+        }
+        None => true,
+    });
+    for (id, operations) in wanted.pending {
+        match fold(touched.remove(id).unwrap_or(Found::Unknown), operations.iter()) {
+            Found::Known(task) => {
+                if wanted.filter.shows(&task) && wanted.after.is_none_or(|after| task.page_key() < after) {
+                    rows.push(task);
+                }
+            }
+            Found::Absent => {}
+            Found::Unknown => return Err(ReadError::Unknown),
+        }
+    }
+    rows.sort_unstable_by_key(|task| std::cmp::Reverse(task.page_key()));
+    Ok(rows)
+}
+
+fn cut(mut rows: Vec<Task>, limit: PageLimit) -> Page<Task> {
+    let has_more = rows.len() > limit.get();
+    rows.truncate(limit.get());
+    let next = if has_more {
+        rows.last().map(Task::page_key)
+    } else {
+        None
+    };
+    Page { items: rows, next }
+}
