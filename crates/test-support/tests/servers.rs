@@ -102,6 +102,7 @@ fn kept_postgres_data_is_used_again_and_asks_for_the_password() {
         place: Place::Kept(home.path().join("postgres")),
         password: Some("a-secret".into()),
         fsync: true,
+        database: Some("gravity".into()),
         ..PostgresOptions::default()
     };
     let first = Postgres::launch(options.clone()).unwrap();

@@ -5,6 +5,7 @@
 //! itself fails, is a choice, and off by default.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -33,6 +34,8 @@ pub struct PostgresOptions {
     pub fsync: bool,
     /// The superuser's password. Without one, every local connection is trusted. Counts when the data is made.
     pub password: Option<String>,
+    /// A database to create with the data, beside `postgres`: lower-case letters, digits and underscores.
+    pub database: Option<String>,
     /// More server settings, as `name` and `value`; they win over ours.
     pub settings: Vec<(String, String)>,
 }
@@ -65,7 +68,7 @@ impl Postgres {
         let bin = find::postgres()?.bin;
         let account = Account::for_servers();
         let (home, temporary) = make_home(&options.place, "gravity-postgres-", account)?;
-        init(&bin, &home, account, options.password.as_deref())?;
+        init(&bin, &home, account, &options)?;
         let mut server = Self {
             bin,
             home,
@@ -295,7 +298,7 @@ fn init(
     bin: &Path,
     home: &Path,
     account: Option<Account>,
-    password: Option<&str>,
+    options: &PostgresOptions,
 ) -> Result<(), ServiceError> {
     let data = home.join("data");
     if data.join("PG_VERSION").exists() {
@@ -310,7 +313,7 @@ fn init(
         .arg(&draft)
         .args(["-U", "postgres", "--no-sync", "--encoding=UTF8", "--locale=C"]);
     let password_file = home.join("password.new");
-    match password {
+    match &options.password {
         None => command.arg("--auth=trust"),
         Some(password) => {
             write_private(&password_file, password, account)?;
@@ -320,21 +323,53 @@ fn init(
                 .arg(&password_file)
         }
     };
+    let made = run(command, account, "initdb", "");
+    let _ = fs::remove_file(&password_file);
+    made?;
+    if let Some(database) = &options.database {
+        let mut command = Command::new(bin.join("postgres"));
+        command
+            .arg("--single")
+            .arg("-D")
+            .arg(&draft)
+            .args(["-c", "exit_on_error=on", "postgres"]);
+        run(
+            command,
+            account,
+            "postgres --single",
+            &format!("CREATE DATABASE {database};\n"),
+        )?;
+    }
+    fs::rename(&draft, &data).map_err(ServiceError::io("move the new data directory into place"))
+}
+
+/// Runs a program of PostgreSQL to its end, with `input` on its standard input.
+fn run(mut command: Command, account: Option<Account>, name: &str, input: &str) -> Result<(), ServiceError> {
     if let Some(account) = account {
         command.uid(account.uid).gid(account.gid);
     }
-    let output = command.current_dir("/").stdin(Stdio::null()).output();
-    let _ = fs::remove_file(&password_file);
-    let output = output.map_err(ServiceError::io("run initdb"))?;
-    if !output.status.success() {
-        let log = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(ServiceError::Start {
-            name: NAME,
-            reason: format!("initdb: {}", output.status),
-            log,
-        });
+    command
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(ServiceError::io(format!("run {name}")))?;
+    if let Some(mut pipe) = child.stdin.take() {
+        // A program that ended without reading says why on its standard error.
+        let _ = pipe.write_all(input.as_bytes());
     }
-    fs::rename(&draft, &data).map_err(ServiceError::io("move the new data directory into place"))
+    let output = child
+        .wait_with_output()
+        .map_err(ServiceError::io(format!("run {name}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let log = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(ServiceError::Start {
+        name: NAME,
+        reason: format!("{name}: {}", output.status),
+        log,
+    })
 }
 
 fn write_private(path: &Path, text: &str, account: Option<Account>) -> Result<(), ServiceError> {
