@@ -35,6 +35,9 @@ pub struct Operation {
     /// The last of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// An admin put it back from the dead letters: it is not parked for its age again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retried: bool,
 }
 
 impl Operation {

@@ -18,9 +18,9 @@ impl RetryPolicy {
         attempts >= self.max_attempts
     }
 
-    /// True when `operation` is older than the retention time.
+    /// True when `operation` is older than the retention time, and was not put back by an admin.
     pub fn is_expired(&self, operation: &Operation, now: Timestamp) -> bool {
-        now.millis_since(operation.accepted_at.timestamp()) > self.retention_ms
+        !operation.retried && now.millis_since(operation.accepted_at.timestamp()) > self.retention_ms
     }
 }
 

@@ -76,6 +76,7 @@ pub trait Breaker: Send + Sync {
 
 /// Finds rows of one kind of entity in Postgres.
 #[async_trait]
+#[cfg_attr(feature = "mock", mockall::automock)]
 pub trait EntityStore<E: Entity>: Send + Sync {
     /// The entity with this id, if `user` owns it; tombstones included. `None`: there is none, or it is another's.
     async fn find(&self, user: UserId, id: Uuid) -> Result<Option<E>, StoreError>;
@@ -93,6 +94,7 @@ pub enum Found<E> {
 }
 
 /// The last known values of one kind of entity, in this process. Bounded; forgetting is allowed, going backwards is not.
+#[cfg_attr(feature = "mock", mockall::automock)]
 pub trait EntityCache<E: Entity>: Send + Sync {
     /// What is known of the entity.
     fn find(&self, user: UserId, id: Uuid) -> Found<E>;
@@ -130,7 +132,8 @@ pub struct Parcel {
 /// Why the buffer did not take or give something.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum BufferError {
-    /// At its limit of operations or bytes, or the disk is. Nothing was written; what was acknowledged is safe.
+    /// At its limit of operations or bytes, or the disk is. What was acknowledged is safe. Nothing was written, except
+    /// perhaps by the append that met the end of the disk.
     #[error("the write buffer is full")]
     Full,
     /// Not open: locked by another process, damaged beyond opening, or failed and being reopened. Whether an append

@@ -151,6 +151,7 @@ mod tests {
             replay: None,
             attempts: 0,
             last_error: None,
+            retried: false,
         }
     }
 
