@@ -101,6 +101,31 @@ impl WallClock for SystemClock {
     }
 }
 
+/// A clock that stands still until it is set, for tests.
+#[cfg(any(test, feature = "mock"))]
+#[derive(Debug, Default)]
+pub struct MockClock(std::sync::atomic::AtomicI64);
+
+#[cfg(any(test, feature = "mock"))]
+impl MockClock {
+    /// A clock that shows `millis` since 1970.
+    pub fn at(millis: i64) -> Self {
+        Self(millis.into())
+    }
+
+    /// Sets it, backwards too.
+    pub fn set(&self, millis: i64) {
+        self.0.store(millis, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[cfg(any(test, feature = "mock"))]
+impl WallClock for MockClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.0.load(std::sync::atomic::Ordering::SeqCst))
+    }
+}
+
 /// Which node made a stamp: random, made once, kept beside the write buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u64);
@@ -184,6 +209,11 @@ pub trait StampStore: Send + Sync {
     /// Makes `ceiling_ms` durable before it returns. An error is the adapter's to log and count: the clock goes on,
     /// since its own memory still keeps it from going backwards.
     fn reserve(&self, ceiling_ms: u64);
+}
+
+/// Keeps nothing: for a clock whose node has no past, such as a test's.
+impl StampStore for () {
+    fn reserve(&self, _ceiling_ms: u64) {}
 }
 
 #[derive(Debug)]
@@ -294,15 +324,7 @@ impl HybridClock {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-
-    #[derive(Default)]
-    struct SetClock(AtomicI64);
-    impl WallClock for SetClock {
-        fn now(&self) -> Timestamp {
-            Timestamp::from_millis(self.0.load(Ordering::SeqCst))
-        }
-    }
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     #[derive(Default)]
     struct Kept(AtomicU64);
@@ -317,12 +339,12 @@ mod tests {
         fn stamps_only_go_up_whatever_the_wall_clock_does_and_across_restarts(
             steps in proptest::collection::vec((0i64..2_000_000, any::<bool>()), 1..80)
         ) {
-            let (wall, kept) = (Arc::new(SetClock::default()), Arc::new(Kept::default()));
+            let (wall, kept) = (Arc::new(MockClock::default()), Arc::new(Kept::default()));
             let start = || HybridClock::new(NodeId(7), kept.0.load(Ordering::SeqCst), 1_000, wall.clone(), kept.clone());
             let mut clock = start();
             let mut last = Hlc::ZERO;
             for (at, restart) in steps {
-                wall.0.store(at, Ordering::SeqCst);
+                wall.set(at);
                 if restart { clock = start(); }
                 let stamp = clock.stamp();
                 prop_assert!(stamp > last);
@@ -343,7 +365,7 @@ mod tests {
 
         #[test]
         fn a_stamp_is_later_than_any_observed_one(wall_ms in 0u64..1 << 47, counter in any::<u16>(), node in any::<u64>()) {
-            let clock = HybridClock::new(NodeId(7), 0, 1_000, Arc::new(SetClock::default()), Arc::new(Kept::default()));
+            let clock = HybridClock::new(NodeId(7), 0, 1_000, Arc::new(MockClock::default()), Arc::new(Kept::default()));
             let seen = Hlc { wall_ms, counter, node: NodeId(node) };
             let skew = clock.observe(seen);
             prop_assert_eq!(skew.is_some(), wall_ms > 1_000);
@@ -363,7 +385,7 @@ mod tests {
             NodeId(1),
             5,
             1_000,
-            Arc::new(SetClock::default()),
+            Arc::new(MockClock::default()),
             Arc::new(Kept::default()),
         );
         clock.observe(Hlc {

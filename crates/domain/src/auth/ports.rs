@@ -23,8 +23,8 @@ pub enum RegisterError {
 }
 
 /// Accounts, in Postgres.
-#[async_trait]
 #[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
 pub trait AccountStore: Send + Sync {
     /// Stores user and credentials in one transaction.
     ///
@@ -54,8 +54,8 @@ pub trait AccountStore: Send + Sync {
 
 /// Login sessions, in Redis; without Redis in this process. Every transition is atomic. A session past its `expires_at`
 /// is as good as gone.
-#[async_trait]
 #[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
 pub trait SessionStore: Send + Sync {
     /// Stores a session. A user has a bounded number of them; the one that would end first makes room.
     ///
@@ -83,8 +83,8 @@ pub trait SessionStore: Send + Sync {
 }
 
 /// Password hashing, off the request's thread, with bounded parallelism.
-#[async_trait]
 #[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
 pub trait PasswordHasher: Send + Sync {
     /// A PHC string with a fresh salt.
     ///
@@ -111,8 +111,8 @@ pub trait TokenSigner: Send + Sync {
 }
 
 /// Verifies bearer tokens of every trusted issuer.
-#[async_trait]
 #[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
 pub trait TokenVerifier: Send + Sync {
     /// Checks form, algorithm, signature, times, issuer and audience. Waits for the network only when the signing key is
     /// not known yet.
@@ -125,8 +125,8 @@ pub trait TokenVerifier: Send + Sync {
 
 /// Counts calls in sliding windows, shared between nodes while that is possible. Never fails and never lets everything
 /// through: what cannot be counted together is counted in this process.
-#[async_trait]
 #[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
 pub trait RateLimiter: Send + Sync {
     /// Counts one call of `key` against the quota.
     async fn check(&self, quota: &Quota, key: &str) -> RateDecision;

@@ -12,8 +12,8 @@ use thiserror::Error;
 use uuid::Uuid;
 
 /// Applies operations to Postgres and remembers them.
-#[async_trait]
 #[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
 pub trait OperationStore: Send + Sync {
     /// Applies a fresh operation in one statement, its id in the same transaction. Never records anything unless the
     /// verdict is [`Verdict::Applied`]. Bounded by the write deadline.
@@ -43,8 +43,8 @@ pub enum BatchError {
 }
 
 /// Applies batches of buffered operations to Postgres, for the drain.
-#[async_trait]
 #[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
 pub trait ReplayStore: Send + Sync {
     /// Applies all in one transaction, in order, with pipelined statements, each operation's id with its effect. One
     /// verdict each; [`Verdict::Missing`] and [`Verdict::PreconditionFailed`] leave the others alone.
@@ -61,6 +61,11 @@ pub trait ReplayStore: Send + Sync {
 pub trait AppliedListener: Send + Sync {
     /// `state` is in Postgres.
     fn applied(&self, state: EntityState);
+
+    /// `operation` turned out to be in Postgres already ([`Verdict::Duplicate`]), so the row it left was not seen. What is
+    /// known of its entity may be older than the operation, and must be forgotten (for a task, the user's known list too)
+    /// before the buffer lets the operation go: later reads in the dark then answer 503 instead of an old value.
+    fn already_applied(&self, operation: &Operation);
 }
 
 /// Says whether Postgres is worth trying, and is told when it was not.
@@ -75,8 +80,8 @@ pub trait Breaker: Send + Sync {
 }
 
 /// Finds rows of one kind of entity in Postgres.
-#[async_trait]
 #[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
 pub trait EntityStore<E: Entity>: Send + Sync {
     /// The entity with this id, if `user` owns it; tombstones included. `None`: there is none, or it is another's.
     async fn find(&self, user: UserId, id: Uuid) -> Result<Option<E>, StoreError>;
@@ -217,8 +222,8 @@ pub struct BufferStatus {
 
 /// The durable local queue, as the write and read paths use it. Lane reads are synchronous and short: a point look-up or a
 /// bounded index scan. Reads after a returned [`Self::append`] see the operation until it was removed or buried.
-#[async_trait]
 #[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
 pub trait WriteBuffer: Send + Sync {
     /// Appends to the user's lane. When it returns `Ok`, the operation is on disk (group-committed: one sync for all
     /// that wait). Appending an id that is pending already is a no-op.
@@ -262,8 +267,8 @@ pub trait WriteBuffer: Send + Sync {
 }
 
 /// The durable local queue, as the drain uses it.
-#[async_trait]
 #[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
 pub trait DrainBuffer: Send + Sync {
     /// Up to `limit` records in drain order after `after` (from the start when `None`), each with its checksum verified.
     ///
@@ -288,8 +293,8 @@ pub trait DrainBuffer: Send + Sync {
 }
 
 /// The dead letters, as the admin calls use them.
-#[async_trait]
 #[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
 pub trait DeadLetters: Send + Sync {
     /// Up to `limit` letters in order of id, after `after`.
     ///

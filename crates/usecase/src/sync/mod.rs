@@ -5,6 +5,8 @@ mod lanes;
 mod operation;
 pub mod overlay;
 mod recent;
+#[cfg(test)]
+mod tests;
 pub mod warm;
 pub mod write;
 

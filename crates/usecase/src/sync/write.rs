@@ -123,6 +123,7 @@ impl Writer {
             }),
             attempts: 0,
             last_error: None,
+            retried: false,
         };
         let (writer, reader) = (Arc::clone(self), Arc::clone(reader));
         let task = tokio::spawn(async move {
