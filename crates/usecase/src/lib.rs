@@ -1,5 +1,6 @@
 //! The use cases of Gravity: one file each, over the domain's ports. No I/O of their own.
 
+pub mod auth;
 pub mod profile;
 pub mod sync;
 pub mod task;

@@ -4,6 +4,8 @@ mod create;
 mod delete;
 mod get;
 mod list;
+#[cfg(test)]
+mod list_tests;
 mod update;
 mod warm;
 
