@@ -15,7 +15,7 @@ mod user;
 
 pub use account::{Credentials, Email, ExternalUser, Identity, NewAccount};
 pub use error::AuthError;
-pub use limit::{Quota, RateDecision, seconds_up};
+pub use limit::{Quota, RateDecision, client_network, seconds_up};
 pub use ports::{
     AccountStore, AddressBlocker, PasswordHasher, RateLimiter, RegisterError, SessionStore, TokenSigner,
     TokenVerifier,
