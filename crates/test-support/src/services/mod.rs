@@ -1,7 +1,7 @@
 //! Private PostgreSQL and Redis servers, without containers.
 //!
 //! - [`find`] looks for the programs, [`install`] gets missing ones with the system's package manager.
-//! - [`postgres`] and [`redis`] run a server of one's own on a loopback port: it can be killed, paused like a black
+//! - [`Postgres`] and [`Redis`] are servers of one's own on a loopback port: one can be killed, paused like a black
 //!   hole, stopped and started again on the same port and data. A server never outlives the process that
 //!   started it, not even when that process is killed ([`supervise`]).
 //! - [`shared`] is the one server of each kind that ordinary tests share.

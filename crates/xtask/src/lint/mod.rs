@@ -3,6 +3,7 @@
 mod dependencies;
 mod licence;
 
+use std::error::Error;
 use std::process::{ExitCode, Stdio};
 
 use crate::{Outcome, workspace};
@@ -10,11 +11,29 @@ use crate::{Outcome, workspace};
 #[derive(clap::Args)]
 pub(crate) struct Arguments {}
 
+type Step = Result<(), Box<dyn Error>>;
+
 pub(crate) fn run(_: &Arguments) -> Outcome {
-    workspace::run(workspace::cargo().args(["fmt", "--all", "--check"]))?;
-    dependencies::check()?;
-    deny()?;
-    let clippy = [
+    let steps: [fn() -> Step; 5] = [format, dependencies::check, deny, clippy, doc];
+    // All of them run, so that one run shows everything there is to mend.
+    let problems: Vec<String> = steps
+        .iter()
+        .filter_map(|step| step().err())
+        .map(|problem| problem.to_string())
+        .collect();
+    if problems.is_empty() {
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Err(problems.join("\nerror: ").into())
+    }
+}
+
+fn format() -> Step {
+    workspace::run(workspace::cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn clippy() -> Step {
+    let arguments = [
         "clippy",
         "--workspace",
         "--all-targets",
@@ -23,14 +42,20 @@ pub(crate) fn run(_: &Arguments) -> Outcome {
         "-D",
         "warnings",
     ];
-    workspace::run(workspace::cargo().args(clippy))?;
-    let doc = ["doc", "--workspace", "--no-deps", "--locked", "--quiet"];
-    workspace::run(workspace::cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
-    Ok(ExitCode::SUCCESS)
+    workspace::run(workspace::cargo().args(arguments))
+}
+
+fn doc() -> Step {
+    let arguments = ["doc", "--workspace", "--no-deps", "--locked", "--quiet"];
+    workspace::run(
+        workspace::cargo()
+            .args(arguments)
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )
 }
 
 /// cargo-deny reads the same deny.toml more thoroughly; it is used where it is installed.
-fn deny() -> Result<(), Box<dyn std::error::Error>> {
+fn deny() -> Step {
     let installed = workspace::cargo()
         .args(["deny", "--version"])
         .stdout(Stdio::null())
