@@ -5,7 +5,7 @@
 //!   hole, stopped and started again on the same port and data. A server never outlives the process that
 //!   started it, not even when that process is killed ([`supervise`]).
 //! - [`shared`] is the one server of each kind that ordinary tests share.
-//! - [`databases`] clones a migrated database per test; [`fault_proxy`] breaks connections on demand.
+//! - `databases` clones a migrated database per test; `fault_proxy` breaks connections on demand.
 //!
 //! Everything here is blocking and needs no runtime, except `databases`, which is async.
 
