@@ -26,6 +26,15 @@ pub struct ListTasks {
     warmer: Arc<Warmer>,
 }
 
+/// A task in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The task.
+    pub task: Task,
+    /// True when a pending operation of the user is folded into it.
+    pub is_pending: bool,
+}
+
 /// What a request asks for, and what is pending on it.
 struct Wanted<'a> {
     user: UserId,
@@ -71,7 +80,7 @@ impl ListTasks {
         filter: TaskFilter,
         after: Option<PageKey>,
         limit: PageLimit,
-    ) -> Result<Read<Page<Task>>, ReadError> {
+    ) -> Result<Read<Page<Listed>>, ReadError> {
         self.warmer.touch(user);
         let pending = by_entity(self.buffer.pending_of(user, EntityKind::Task)?);
         let removable = pending
@@ -193,7 +202,7 @@ fn overlaid(base: Base, wanted: &Wanted<'_>) -> Result<Vec<Task>, ReadError> {
     Ok(rows)
 }
 
-fn cut(mut rows: Vec<Task>, limit: PageLimit) -> Page<Task> {
+fn cut(mut rows: Vec<Task>, pending: &Pending, limit: PageLimit) -> Page<Listed> {
     let has_more = rows.len() > limit.get();
     rows.truncate(limit.get());
     let next = if has_more {
@@ -201,5 +210,12 @@ fn cut(mut rows: Vec<Task>, limit: PageLimit) -> Page<Task> {
     } else {
         None
     };
-    Page { items: rows, next }
+    let listed = |task: Task| Listed {
+        is_pending: pending.contains_key(&task.id.0),
+        task,
+    };
+    Page {
+        items: rows.into_iter().map(listed).collect(),
+        next,
+    }
 }

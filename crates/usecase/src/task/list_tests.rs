@@ -198,7 +198,10 @@ proptest! {
                 (true, true) => Freshness::Current,
                 (true, false) => Freshness::Stale,
             });
-            got.extend(read.value.items);
+            for listed in read.value.items {
+                prop_assert_eq!(listed.is_pending, pending.iter().any(|operation| operation.entity_id() == listed.task.id.0));
+                got.push(listed.task);
+            }
             after = read.value.next;
             if after.is_none() { break; }
         }

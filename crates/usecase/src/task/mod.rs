@@ -12,6 +12,6 @@ mod warm;
 pub use create::CreateTask;
 pub use delete::DeleteTask;
 pub use get::GetTask;
-pub use list::ListTasks;
+pub use list::{ListTasks, Listed};
 pub use update::UpdateTask;
 pub use warm::TaskLoader;
