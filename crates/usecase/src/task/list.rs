@@ -104,7 +104,7 @@ impl ListTasks {
             Freshness::Pending
         };
         Ok(Read {
-            value: cut(overlaid(base, &wanted)?, limit),
+            value: cut(overlaid(base, &wanted)?, &pending, limit),
             freshness,
         })
     }
