@@ -1,1 +1,63 @@
-//! Placeholder while the crate is laid out.
+//! The HTTP API: extract, authorise by type, one use-case call, map.
+//!
+//! The server builds an [`ApiState`] and makes one [`app`] per worker:
+//!
+//! ```no_run
+//! # fn state() -> gravity_api::ApiState { unreachable!() }
+//! # async fn serve() -> std::io::Result<()> {
+//! let state = actix_web::web::Data::new(state());
+//! actix_web::HttpServer::new(move || gravity_api::app(state.clone()))
+//!     .client_request_timeout(std::time::Duration::from_secs(10))
+//!     .bind(("127.0.0.1", 8080))?
+//!     .run()
+//!     .await
+//! # }
+//! ```
+//!
+//! The server also installs what is global: a metrics recorder (then [`middleware::describe_metrics`]), and the trace
+//! context propagator of opentelemetry with its tracing layer.
+
+pub mod auth;
+mod docs;
+pub mod error;
+pub mod extract;
+pub mod health;
+pub mod middleware;
+pub mod openapi;
+pub mod profile;
+pub mod respond;
+pub mod routes;
+pub mod state;
+pub mod sync;
+pub mod task;
+
+pub use error::{ApiError, ErrorCode};
+pub use routes::routes;
+pub use state::{ApiState, AuthCalls, HttpSettings, ProfileCalls, SyncCalls, TaskCalls};
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};
+use actix_web::middleware::{Compress, from_fn};
+use actix_web::{App, Error, web};
+
+/// The whole API over `state`, with every layer; see [`middleware`] for their order.
+pub fn app(
+    state: web::Data<ApiState>,
+) -> App<
+    impl ServiceFactory<
+        ServiceRequest,
+        Config = (),
+        Response = ServiceResponse<impl MessageBody + use<>>,
+        Error = Error,
+        InitError = (),
+    > + use<>,
+> {
+    let cors = middleware::cors(&state.http.cors_origins);
+    App::new()
+        .app_data(state)
+        .wrap(from_fn(middleware::shield))
+        .wrap(cors)
+        .wrap(Compress::default())
+        .wrap(from_fn(middleware::boundary))
+        .configure(routes::configure)
+}

@@ -1,0 +1,4 @@
+//! `/api/v1/auth`.
+
+pub mod dto;
+pub mod handlers;

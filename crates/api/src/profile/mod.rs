@@ -1,0 +1,4 @@
+//! `/api/v1/profile`.
+
+pub mod dto;
+pub mod handlers;

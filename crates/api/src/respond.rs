@@ -1,0 +1,217 @@
+//! Successful answers: envelopes, and the headers that go with reads and writes.
+
+use crate::error::ApiError;
+use crate::extract::conditional::{entity_tag, list_tag, none_match};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CACHE_CONTROL, ContentType, ETAG, HeaderName, LOCATION, VARY};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use gravity_domain::id::{OperationId, UserId};
+use gravity_domain::page::PageKey;
+use gravity_domain::sync::{Entity, Freshness, WriteOutcome};
+use gravity_usecase::sync::{Read, Written};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// `Operation-Id`.
+pub const OPERATION_ID: HeaderName = HeaderName::from_static("operation-id");
+/// `Gravity-Consistency`.
+pub const CONSISTENCY: HeaderName = HeaderName::from_static("gravity-consistency");
+/// `Idempotency-Replayed`.
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// The envelope of one thing.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Data<T> {
+    /// The thing.
+    pub data: T,
+}
+
+/// The envelope of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct List<T> {
+    /// The things.
+    pub data: Vec<T>,
+    /// Where the list goes on.
+    pub meta: Meta,
+}
+
+/// Where a list goes on.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Meta {
+    /// The `cursor` of the next page; `null` on the last.
+    #[schema(example = "AQAAAZmjwnweAZmjwnwefV6PADsfDC1OXxI0Vng")]
+    pub next_cursor: Option<String>,
+    /// Whether there is a next page.
+    pub has_more: bool,
+}
+
+impl Meta {
+    /// For a page after which the list goes on at `next`.
+    pub fn next(next: Option<PageKey>) -> Self {
+        Self {
+            has_more: next.is_some(),
+            next_cursor: next.map(PageKey::encode),
+        }
+    }
+}
+
+/// Where a write is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sync {
+    /// On this node's disk; it will be in Postgres.
+    Pending,
+    /// In Postgres.
+    Committed,
+}
+
+impl Sync {
+    pub(crate) fn of(pending: bool) -> Self {
+        if pending { Self::Pending } else { Self::Committed }
+    }
+}
+
+/// Headers of every answer that is for one user only.
+pub(crate) fn personal(status: StatusCode) -> HttpResponseBuilder {
+    let mut response = HttpResponse::build(status);
+    response.insert_header((CACHE_CONTROL, "private, no-cache"));
+    response.insert_header((VARY, "Authorization"));
+    response
+}
+
+/// An answer with data but without a tag.
+pub(crate) fn data(status: StatusCode, data: impl Serialize) -> HttpResponse {
+    personal(status).json(Data { data })
+}
+
+fn bytes(body: &impl Serialize) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(body)
+        .map_err(|error| ApiError::new(crate::error::ErrorCode::InternalError).caused_by(error))
+}
+
+fn conditional(req: &HttpRequest, tag: String, freshness: Freshness, body: Vec<u8>) -> HttpResponse {
+    let known = none_match(req.headers(), &tag);
+    let mut response = personal(if known {
+        StatusCode::NOT_MODIFIED
+    } else {
+        StatusCode::OK
+    });
+    response.insert_header((ETAG, tag));
+    match freshness {
+        Freshness::Current => {}
+        Freshness::Stale => drop(response.insert_header((CONSISTENCY, "stale"))),
+        Freshness::Pending => drop(response.insert_header((CONSISTENCY, "pending"))),
+    }
+    if known {
+        return response.finish();
+    }
+    response.insert_header(ContentType::json());
+    response.body(body)
+}
+
+/// 200 with one entity of `user`, or 304.
+pub(crate) fn entity<'a, E: Entity, V: Serialize>(
+    req: &HttpRequest,
+    user: UserId,
+    read: &'a Read<E>,
+    view: impl FnOnce(&'a E, Sync) -> V,
+) -> Result<HttpResponse, ApiError> {
+    let sync = Sync::of(read.freshness == Freshness::Pending);
+    let body = bytes(&Data {
+        data: view(&read.value, sync),
+    })?;
+    let tag = entity_tag(user, read.value.id(), read.value.version(), &body);
+    Ok(conditional(req, tag, read.freshness, body))
+}
+
+/// 200 with a list of things of `user`, or 304.
+pub(crate) fn list(
+    req: &HttpRequest,
+    user: UserId,
+    freshness: Freshness,
+    page: &List<impl Serialize>,
+) -> Result<HttpResponse, ApiError> {
+    let body = bytes(page)?;
+    Ok(conditional(req, list_tag(user, &body), freshness, body))
+}
+
+/// The answer to a write that leaves an entity: `committed` with 200 or 201, or 202.
+pub(crate) fn written<'a, E: Entity, V: Serialize>(
+    user: UserId,
+    written: &'a Written<E>,
+    committed: StatusCode,
+    view: impl FnOnce(&'a E, Sync) -> V,
+) -> Result<HttpResponse, ApiError> {
+    let (entity, sync) = outcome(&written.outcome);
+    let body = bytes(&Data {
+        data: view(entity, sync),
+    })?;
+    let mut response = acknowledged(written, committed);
+    response.insert_header((ETAG, entity_tag(user, entity.id(), entity.version(), &body)));
+    response.insert_header(ContentType::json());
+    Ok(response.body(body))
+}
+
+/// The answer to a write that made an entity, which is to be found below `collection`.
+pub(crate) fn created<'a, E: Entity, V: Serialize>(
+    user: UserId,
+    created: &'a Written<E>,
+    collection: &str,
+    view: impl FnOnce(&'a E, Sync) -> V,
+) -> Result<HttpResponse, ApiError> {
+    let mut response = written(user, created, StatusCode::CREATED, view)?;
+    let (entity, _) = outcome(&created.outcome);
+    if let Ok(location) = format!("{collection}/{}", entity.id()).parse() {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    Ok(response)
+}
+
+/// The answer to a delete: 204, or 202.
+pub(crate) fn deleted<E: Entity>(written: &Written<E>) -> HttpResponse {
+    let mut response = acknowledged(written, StatusCode::NO_CONTENT);
+    match &written.outcome {
+        WriteOutcome::Committed(_) => response.finish(),
+        WriteOutcome::Buffered(entity) => response.json(Data {
+            data: DeletedView {
+                id: entity.id(),
+                sync: Sync::Pending,
+            },
+        }),
+    }
+}
+
+/// A buffered delete.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct DeletedView {
+    /// What will be deleted.
+    pub id: Uuid,
+    /// Always `pending`.
+    pub sync: Sync,
+}
+
+fn outcome<E>(outcome: &WriteOutcome<E>) -> (&E, Sync) {
+    match outcome {
+        WriteOutcome::Committed(entity) => (entity, Sync::Committed),
+        WriteOutcome::Buffered(entity) => (entity, Sync::Pending),
+    }
+}
+
+fn acknowledged<E>(written: &Written<E>, committed: StatusCode) -> HttpResponseBuilder {
+    let mut response = personal(match written.outcome {
+        WriteOutcome::Committed(_) => committed,
+        WriteOutcome::Buffered(_) => StatusCode::ACCEPTED,
+    });
+    operation_id(&mut response, written.operation_id);
+    if written.replayed {
+        response.insert_header((REPLAYED, "true"));
+    }
+    response
+}
+
+/// Adds `Operation-Id`.
+pub(crate) fn operation_id(response: &mut HttpResponseBuilder, id: OperationId) {
+    response.insert_header((OPERATION_ID, id.to_string()));
+}

@@ -1,0 +1,278 @@
+//! Every route, in one table: who may call it, what it takes, and how it may fail. The table is what is registered, what
+//! the guards enforce, where the error answers of the OpenAPI document come from, and what tests walk.
+
+use crate::error::{ApiError, ErrorCode};
+use crate::middleware::guard;
+use crate::{auth, docs, health, profile, sync, task};
+use actix_web::guard::{Any, Get, Head};
+use actix_web::http::Method;
+use actix_web::http::header::ALLOW;
+use actix_web::middleware::from_fn;
+use actix_web::web::ServiceConfig;
+use actix_web::{HttpResponse, Route, web};
+use std::collections::HashSet;
+
+/// Who may call a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// Anybody.
+    Public,
+    /// Anybody with a valid token.
+    User,
+    /// Role `admin`.
+    Admin,
+    /// Role `service` or `admin`.
+    Service,
+}
+
+/// A route. `GET` answers `HEAD` too.
+pub struct RouteInfo {
+    /// `GET`, `POST`, `PUT` or `DELETE`.
+    pub method: &'static str,
+    /// Its pattern.
+    pub path: &'static str,
+    /// Who may call it.
+    pub auth: Auth,
+    /// The query parameters it knows; `None`: any are let through and nobody reads them.
+    pub query: Option<&'static [&'static str]>,
+    /// Whether it takes a JSON body.
+    pub body: bool,
+    /// How it may fail beyond what follows from the above.
+    pub errors: &'static [ErrorCode],
+    handler: fn() -> Route,
+}
+
+/// Every route.
+pub fn routes() -> &'static [RouteInfo] {
+    ROUTES
+}
+
+use ErrorCode::{
+    BufferFull, BufferUnavailable, Busy, DatabaseUnavailable, Forbidden, IdempotencyKeyReused,
+    InvalidCredentials, InvalidCursor, InvalidHeader, InvalidId, InvalidParameter, NotFound, RateLimited,
+    SessionsUnavailable, Unauthenticated, Undecodable, UsernameTaken, VersionMismatch, WriteRefused,
+};
+
+const READ_ONE: &[ErrorCode] = &[InvalidId, NotFound, DatabaseUnavailable, BufferUnavailable];
+const READ_LIST: &[ErrorCode] = &[
+    InvalidCursor,
+    InvalidParameter,
+    DatabaseUnavailable,
+    BufferUnavailable,
+];
+const CREATE: &[ErrorCode] = &[
+    InvalidHeader,
+    IdempotencyKeyReused,
+    WriteRefused,
+    DatabaseUnavailable,
+    BufferFull,
+    BufferUnavailable,
+];
+const CHANGE: &[ErrorCode] = &[
+    InvalidId,
+    InvalidHeader,
+    NotFound,
+    VersionMismatch,
+    IdempotencyKeyReused,
+    WriteRefused,
+    DatabaseUnavailable,
+    BufferFull,
+    BufferUnavailable,
+];
+const CHANGE_OWN: &[ErrorCode] = &[
+    InvalidHeader,
+    NotFound,
+    VersionMismatch,
+    IdempotencyKeyReused,
+    WriteRefused,
+    DatabaseUnavailable,
+    BufferFull,
+    BufferUnavailable,
+];
+
+const fn route(method: &'static str, path: &'static str, auth: Auth, handler: fn() -> Route) -> RouteInfo {
+    RouteInfo {
+        method,
+        path,
+        auth,
+        query: Some(&[]),
+        body: false,
+        errors: &[],
+        handler,
+    }
+}
+
+impl RouteInfo {
+    const fn errors(mut self, errors: &'static [ErrorCode]) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    const fn query(mut self, query: &'static [&'static str]) -> Self {
+        self.query = Some(query);
+        self
+    }
+
+    const fn any_query(mut self) -> Self {
+        self.query = None;
+        self
+    }
+
+    const fn body(mut self) -> Self {
+        self.body = true;
+        self
+    }
+}
+
+use Auth::{Admin, Public, User};
+
+static ROUTES: &[RouteInfo] = &[
+    // operators
+    route("GET", "/live", Public, || web::to(health::handlers::live)).any_query(),
+    route("GET", "/ready", Public, || web::to(health::handlers::ready)).any_query(),
+    route("GET", "/health", Public, || web::to(health::handlers::health)).any_query(),
+    route("GET", "/metrics", Public, || web::to(health::handlers::metrics)).any_query(),
+    route("GET", "/openapi.json", Public, || web::to(docs::openapi_json)).any_query(),
+    route("GET", "/docs", Public, || web::to(docs::to_docs)).any_query(),
+    route("GET", "/docs/{file:.*}", Public, || web::to(docs::page)).any_query(),
+    // auth
+    route("POST", "/api/v1/auth/register", Public, || {
+        web::to(auth::handlers::register)
+    })
+    .body()
+    .errors(&[UsernameTaken, RateLimited, Forbidden, DatabaseUnavailable, Busy]),
+    route("POST", "/api/v1/auth/login", Public, || {
+        web::to(auth::handlers::login)
+    })
+    .body()
+    .errors(&[
+        InvalidCredentials,
+        RateLimited,
+        Forbidden,
+        DatabaseUnavailable,
+        SessionsUnavailable,
+        Busy,
+    ]),
+    route("POST", "/api/v1/auth/refresh", Public, || {
+        web::to(auth::handlers::refresh)
+    })
+    .body()
+    .errors(&[Unauthenticated, Forbidden, SessionsUnavailable]),
+    route("POST", "/api/v1/auth/logout", User, || {
+        web::to(auth::handlers::logout)
+    })
+    .body()
+    .errors(&[SessionsUnavailable]),
+    route("GET", "/api/v1/auth/sessions", User, || {
+        web::to(auth::handlers::list_sessions)
+    })
+    .errors(&[SessionsUnavailable]),
+    route("DELETE", "/api/v1/auth/sessions/{id}", User, || {
+        web::to(auth::handlers::delete_session)
+    })
+    .errors(&[InvalidId, NotFound, SessionsUnavailable]),
+    // profile
+    route("GET", "/api/v1/profile", User, || web::to(profile::handlers::get)).errors(&[
+        NotFound,
+        DatabaseUnavailable,
+        BufferUnavailable,
+    ]),
+    route("PUT", "/api/v1/profile", User, || {
+        web::to(profile::handlers::update)
+    })
+    .body()
+    .errors(CHANGE_OWN),
+    // tasks
+    route("GET", "/api/v1/tasks", User, || web::to(task::handlers::list))
+        .query(task::dto::LIST_QUERY)
+        .errors(READ_LIST),
+    route("POST", "/api/v1/tasks", User, || web::to(task::handlers::create))
+        .body()
+        .errors(CREATE),
+    route("GET", "/api/v1/tasks/{id}", User, || web::to(task::handlers::get)).errors(READ_ONE),
+    route("PUT", "/api/v1/tasks/{id}", User, || {
+        web::to(task::handlers::update)
+    })
+    .body()
+    .errors(CHANGE),
+    route("DELETE", "/api/v1/tasks/{id}", User, || {
+        web::to(task::handlers::delete)
+    })
+    .errors(CHANGE),
+    // sync
+    route("GET", "/api/v1/operations/{id}", User, || {
+        web::to(sync::handlers::get)
+    })
+    .errors(READ_ONE),
+    route("GET", "/api/v1/admin/buffer", Admin, || {
+        web::to(sync::admin::buffer)
+    }),
+    route("GET", "/api/v1/admin/dead-letters", Admin, || {
+        web::to(sync::admin::list_dead_letters)
+    })
+    .query(sync::admin::LIST_QUERY)
+    .errors(&[InvalidCursor, InvalidParameter, BufferUnavailable]),
+    route("POST", "/api/v1/admin/dead-letters/{id}/retry", Admin, || {
+        web::to(sync::admin::retry_dead_letter)
+    })
+    .errors(&[InvalidId, NotFound, Undecodable, BufferFull, BufferUnavailable]),
+    route("DELETE", "/api/v1/admin/dead-letters/{id}", Admin, || {
+        web::to(sync::admin::discard_dead_letter)
+    })
+    .errors(&[InvalidId, NotFound, BufferUnavailable]),
+];
+
+/// Registers every route. Each resource answers `OPTIONS`, and any other method with 405; any other path is 404.
+pub fn configure(cfg: &mut ServiceConfig) {
+    let mut seen = HashSet::new();
+    for path in ROUTES
+        .iter()
+        .map(|route| route.path)
+        .filter(|path| seen.insert(*path))
+    {
+        let of_path: Vec<_> = ROUTES.iter().filter(|route| route.path == path).collect();
+        let allow = allowed(&of_path);
+        let mut resource = web::resource(path);
+        for route in of_path {
+            resource = resource.route(registered(route));
+        }
+        let options = allow.clone();
+        let options = web::method(Method::OPTIONS).to(move || {
+            let answer = HttpResponse::NoContent()
+                .insert_header((ALLOW, options.clone()))
+                .finish();
+            std::future::ready(answer)
+        });
+        let refuse = move || std::future::ready(method_not_allowed(&allow));
+        cfg.service(resource.route(options).default_service(web::to(refuse)));
+    }
+    cfg.default_service(web::to(|| std::future::ready(not_found())));
+}
+
+fn registered(info: &'static RouteInfo) -> Route {
+    let route = (info.handler)();
+    let route = match info.method {
+        "GET" => route.guard(Any(Get()).or(Head())),
+        "POST" => route.method(Method::POST),
+        "PUT" => route.method(Method::PUT),
+        _ => route.method(Method::DELETE),
+    };
+    route.wrap(from_fn(move |req, next| guard(info, req, next)))
+}
+
+fn allowed(routes: &[&RouteInfo]) -> String {
+    let mut methods: Vec<&str> = routes.iter().map(|route| route.method).collect();
+    if methods.contains(&"GET") {
+        methods.insert(1, "HEAD");
+    }
+    methods.push("OPTIONS");
+    methods.join(", ")
+}
+
+fn method_not_allowed(allow: &str) -> Result<HttpResponse, ApiError> {
+    Err(ApiError::new(ErrorCode::MethodNotAllowed).header(ALLOW, allow))
+}
+
+fn not_found() -> Result<HttpResponse, ApiError> {
+    Err(ApiError::new(ErrorCode::NotFound))
+}

@@ -1,0 +1,107 @@
+//! What the handlers work with: the use cases, built by the server, and a few settings.
+
+use crate::health::HealthSource;
+use gravity_domain::auth::AddressBlocker;
+use gravity_usecase::auth::{Authenticate, DeleteSession, ListSessions, Login, Logout, Refresh, Register};
+use gravity_usecase::profile::{GetProfile, UpdateProfile};
+use gravity_usecase::sync::{DiscardDeadLetter, GetOperation, ListDeadLetters, RetryDeadLetter};
+use gravity_usecase::task::{CreateTask, DeleteTask, GetTask, ListTasks, UpdateTask};
+use ipnet::IpNet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything; made once, shared by all workers as `web::Data<ApiState>`.
+pub struct ApiState {
+    /// Authentication.
+    pub auth: AuthCalls,
+    /// Profiles.
+    pub profile: ProfileCalls,
+    /// Tasks.
+    pub task: TaskCalls,
+    /// Operations, the buffer and its dead letters.
+    pub sync: SyncCalls,
+    /// What `/health` and `/ready` read.
+    pub health: Arc<dyn HealthSource>,
+    /// Renders `/metrics` as Prometheus text.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Settings.
+    pub http: HttpSettings,
+}
+
+/// The use cases of authentication.
+pub struct AuthCalls {
+    /// Behind every route that is not public.
+    pub authenticate: Authenticate,
+    /// `POST /api/v1/auth/register`.
+    pub register: Register,
+    /// `POST /api/v1/auth/login`.
+    pub login: Login,
+    /// `POST /api/v1/auth/refresh`.
+    pub refresh: Refresh,
+    /// `POST /api/v1/auth/logout`.
+    pub logout: Logout,
+    /// `GET /api/v1/auth/sessions`.
+    pub list_sessions: ListSessions,
+    /// `DELETE /api/v1/auth/sessions/{id}`.
+    pub delete_session: DeleteSession,
+    /// Keeps addresses out.
+    pub blocker: Arc<dyn AddressBlocker>,
+}
+
+/// The use cases of profiles.
+pub struct ProfileCalls {
+    /// `GET /api/v1/profile`.
+    pub get: GetProfile,
+    /// `PUT /api/v1/profile`.
+    pub update: UpdateProfile,
+}
+
+/// The use cases of tasks.
+pub struct TaskCalls {
+    /// `POST /api/v1/tasks`.
+    pub create: CreateTask,
+    /// `GET /api/v1/tasks`.
+    pub list: ListTasks,
+    /// `GET /api/v1/tasks/{id}`.
+    pub get: GetTask,
+    /// `PUT /api/v1/tasks/{id}`.
+    pub update: UpdateTask,
+    /// `DELETE /api/v1/tasks/{id}`.
+    pub delete: DeleteTask,
+}
+
+/// The use cases of operations and dead letters.
+pub struct SyncCalls {
+    /// `GET /api/v1/operations/{id}`.
+    pub operation: GetOperation,
+    /// `GET /api/v1/admin/dead-letters`.
+    pub list_dead_letters: ListDeadLetters,
+    /// `POST /api/v1/admin/dead-letters/{id}/retry`.
+    pub retry_dead_letter: RetryDeadLetter,
+    /// `DELETE /api/v1/admin/dead-letters/{id}`.
+    pub discard_dead_letter: DiscardDeadLetter,
+}
+
+/// Settings of the HTTP layer.
+#[derive(Debug, Clone)]
+pub struct HttpSettings {
+    /// `CORS_ALLOWED_ORIGINS`: exact origins; none switches CORS off.
+    pub cors_origins: Vec<String>,
+    /// `TRUSTED_PROXIES`: whose `X-Forwarded-For` counts.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The largest body, in bytes as received.
+    pub body_limit: usize,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self {
+            cors_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            body_limit: 64 * 1024,
+            body_timeout: Duration::from_secs(30),
+        }
+    }
+}

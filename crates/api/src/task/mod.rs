@@ -1,0 +1,4 @@
+//! `/api/v1/tasks`.
+
+pub mod dto;
+pub mod handlers;
