@@ -1,0 +1,5 @@
+//! Profiles in Postgres.
+
+pub(crate) mod postgres;
+
+pub use postgres::PostgresProfiles;

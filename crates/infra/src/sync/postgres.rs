@@ -1,0 +1,255 @@
+//! Applies operations to Postgres: one at a time as they are accepted, or in batches from the write buffer.
+
+use super::statement::{Answer, Call, OPERATION_FIND, read_record};
+use crate::postgres::{Pool, QueryError, Session};
+use crate::{profile, task};
+use async_trait::async_trait;
+use futures_util::future::{MaybeDone, maybe_done};
+use gravity_domain::error::StoreError;
+use gravity_domain::id::{OperationId, UserId};
+use gravity_domain::sync::ports::{OperationStore, ReplayStore};
+use gravity_domain::sync::{AppliedRecord, BatchError, Change, Operation, OperationKind, Verdict};
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+use tokio_postgres::{Error as DriverError, Row, Statement};
+
+const RECORDED_TWICE: &str = "applied_operations_pkey";
+
+/// Operations in Postgres.
+#[derive(Debug, Clone)]
+pub struct PostgresOperations {
+    pool: Pool,
+}
+
+fn call(operation: &Operation, direct: bool) -> Call<'_> {
+    match &operation.change {
+        Change::Profile(patch) => profile::postgres::call(operation, patch, direct),
+        Change::Task { change, .. } => task::postgres::call(operation, change, direct),
+    }
+}
+
+impl PostgresOperations {
+    /// Over this pool.
+    pub fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+
+    async fn recorded(
+        &self,
+        user: Option<UserId>,
+        id: OperationId,
+    ) -> Result<Option<AppliedRecord>, QueryError> {
+        let user = user.map(|user| user.0);
+        let row = self
+            .pool
+            .query_opt("operation_find", OPERATION_FIND, &[&id.0, &user])
+            .await?;
+        row.map(|row| read_record(&row, 0)).transpose()
+    }
+
+    /// Nothing was done, or another session came in between: a new snapshot tells.
+    async fn look_again(
+        &self,
+        operation: &Operation,
+        otherwise: Result<Verdict, StoreError>,
+    ) -> Result<Verdict, StoreError> {
+        match self.recorded(None, operation.id).await? {
+            Some(record) => Ok(Verdict::Duplicate(record)),
+            None => otherwise,
+        }
+    }
+}
+
+/// Nothing was done, and nothing is recorded. A create that does nothing has met one of the same entity that was still
+/// under way when it began.
+fn nothing_done(operation: &Operation) -> Result<Verdict, StoreError> {
+    match operation.kind() {
+        OperationKind::Create => Err(raced()),
+        OperationKind::Update | OperationKind::Delete => Ok(Verdict::Missing),
+    }
+}
+
+fn raced() -> StoreError {
+    StoreError::Busy {
+        reason: "serialization",
+        source: None,
+    }
+}
+
+#[async_trait]
+impl OperationStore for PostgresOperations {
+    async fn apply(&self, operation: &Operation) -> Result<Verdict, StoreError> {
+        let call = call(operation, true);
+        let answered = self.pool.query_opt(call.name, call.sql, &call.parameters()).await;
+        let row = match answered {
+            Ok(row) => row,
+            Err(error) if error.is_duplicate_of(RECORDED_TWICE) => {
+                return self.look_again(operation, Err(raced())).await;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        match call.read(row.as_ref())? {
+            Answer::Verdict(verdict) => Ok(verdict),
+            Answer::Nothing => self.look_again(operation, nothing_done(operation)).await,
+            Answer::Exists => {
+                let reused = StoreError::Rejected {
+                    reason: "idempotency_key_reused".to_owned(),
+                    source: None,
+                };
+                self.look_again(operation, Err(reused)).await
+            }
+        }
+    }
+
+    async fn find(&self, user: UserId, id: OperationId) -> Result<Option<AppliedRecord>, StoreError> {
+        Ok(self.recorded(Some(user), id).await?)
+    }
+}
+
+#[async_trait]
+impl ReplayStore for PostgresOperations {
+    async fn replay(&self, operations: &[Operation]) -> Result<Vec<Verdict>, BatchError> {
+        if operations.is_empty() {
+            return Ok(Vec::new());
+        }
+        let session = self
+            .pool
+            .batch_session("replay")
+            .await
+            .map_err(|error| BatchError::Transient(error.into()))?;
+        match run_batch(&session, operations).await {
+            Ok(verdicts) => {
+                let _ = session.finish(Ok(()));
+                Ok(verdicts)
+            }
+            Err(failure) => {
+                // A session that cannot even do this leaves the pool.
+                let rolled_back = session.within(session.client().batch_execute("ROLLBACK")).await;
+                let _ = session.finish(rolled_back);
+                Err(failure)
+            }
+        }
+    }
+}
+
+async fn run_batch(session: &Session, operations: &[Operation]) -> Result<Vec<Verdict>, BatchError> {
+    let transient = |error: QueryError| BatchError::Transient(error.into());
+    let calls: Vec<Call<'_>> = operations
+        .iter()
+        .map(|operation| call(operation, false))
+        .collect();
+    let statements = prepare(session, &calls).await.map_err(transient)?;
+    let sent = session.within(async { Ok(send_all(session, &calls, &statements).await) });
+    let (begun, rows) = sent.await.map_err(transient)?;
+    begun.map_err(|error| transient(error.into()))?;
+    let mut answers = Vec::with_capacity(calls.len());
+    for (index, (call, row)) in calls.iter().zip(rows).enumerate() {
+        match row
+            .map_err(QueryError::from)
+            .and_then(|row| call.read(row.as_ref()))
+        {
+            Ok(answer) => answers.push(answer),
+            Err(error) if error.is_duplicate_of(RECORDED_TWICE) => {
+                return Err(BatchError::Transient(raced()));
+            }
+            Err(error) => return Err(error.in_batch(index)),
+        }
+    }
+    let mut verdicts = Vec::with_capacity(answers.len());
+    for (operation, answer) in operations.iter().zip(answers) {
+        verdicts.push(match answer {
+            Answer::Verdict(verdict) => verdict,
+            Answer::Nothing | Answer::Exists => recorded_here(session, operation).await?,
+        });
+    }
+    session
+        .within(session.client().batch_execute("COMMIT"))
+        .await
+        .map_err(transient)?;
+    Ok(verdicts)
+}
+
+/// For an operation that did nothing: what is recorded of it, as this transaction sees it.
+async fn recorded_here(session: &Session, operation: &Operation) -> Result<Verdict, BatchError> {
+    let find = async {
+        let statement = session.client().prepare_cached(OPERATION_FIND).await?;
+        let anyone: Option<uuid::Uuid> = None;
+        session
+            .client()
+            .query_opt(&statement, &[&operation.id.0, &anyone])
+            .await
+    };
+    let record = match session.within(find).await {
+        Ok(row) => row.map(|row| read_record(&row, 0)).transpose(),
+        Err(error) => Err(error),
+    };
+    match record.map_err(|error| BatchError::Transient(error.into()))? {
+        Some(record) => Ok(Verdict::Duplicate(record)),
+        None => nothing_done(operation).map_err(BatchError::Transient),
+    }
+}
+
+async fn prepare(
+    session: &Session,
+    calls: &[Call<'_>],
+) -> Result<HashMap<&'static str, Statement>, QueryError> {
+    let mut statements = HashMap::new();
+    for call in calls {
+        if !statements.contains_key(call.name) {
+            let prepared = session.within(session.client().prepare_cached(call.sql)).await?;
+            statements.insert(call.name, prepared);
+        }
+    }
+    Ok(statements)
+}
+
+type Answers = (Result<(), DriverError>, Vec<Result<Option<Row>, DriverError>>);
+
+/// BEGIN and every statement, sent without waiting for answers in between.
+async fn send_all(
+    session: &Session,
+    calls: &[Call<'_>],
+    statements: &HashMap<&'static str, Statement>,
+) -> Answers {
+    let begin = start(
+        session
+            .client()
+            .batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED"),
+    )
+    .await;
+    let mut started = Vec::with_capacity(calls.len());
+    for call in calls {
+        let statement = &statements[call.name];
+        let answer = async move { session.client().query_opt(statement, &call.parameters()).await };
+        started.push(start(answer).await);
+    }
+    let begun = join(begin).await;
+    let mut rows = Vec::with_capacity(calls.len());
+    for answer in started {
+        rows.push(join(answer).await);
+    }
+    (begun, rows)
+}
+
+type Started<F> = Pin<Box<MaybeDone<F>>>;
+
+/// Polls once: the driver's futures send their request then. So requests go out in the order of these calls.
+async fn start<F: Future>(future: F) -> Started<F> {
+    let mut started = Box::pin(maybe_done(future));
+    poll_fn(|context| {
+        let _ = started.as_mut().poll(context);
+        Poll::Ready(())
+    })
+    .await;
+    started
+}
+
+async fn join<F: Future>(mut started: Started<F>) -> F::Output {
+    started.as_mut().await;
+    started
+        .as_mut()
+        .take_output()
+        .expect("a future that is done has its output, which is taken once")
+}

@@ -1,0 +1,96 @@
+//! Lets go of what nobody can need any more: tombstones, and the memory of operations. In small transactions, so that no
+//! lock is held for long, and on one node at a time: a node that finds another at it does nothing.
+
+use crate::postgres::values::At;
+use crate::postgres::{Pool, QueryError, Session};
+use gravity_domain::clock::Timestamp;
+use gravity_domain::error::StoreError;
+
+const BATCH: u64 = 2_000;
+
+const TOMBSTONES_LOCK: i64 = 0x6772_6176_6974_7910;
+const APPLIED_LOCK: i64 = 0x6772_6176_6974_7911;
+
+const TASK_PURGE: &str = "DELETE FROM tasks WHERE id IN (
+    SELECT id FROM tasks WHERE deleted_at < $1 ORDER BY deleted_at LIMIT $2 FOR UPDATE SKIP LOCKED
+)";
+const OPERATION_PURGE: &str = "DELETE FROM applied_operations WHERE id IN (
+    SELECT id FROM applied_operations WHERE applied_at < $1 ORDER BY applied_at LIMIT $2 FOR UPDATE SKIP LOCKED
+)";
+const TRY_LOCK: &str = "SELECT pg_try_advisory_xact_lock($1)";
+
+/// Purges rows that are past their retention time.
+#[derive(Debug, Clone)]
+pub struct RowsPurge {
+    pool: Pool,
+}
+
+impl RowsPurge {
+    /// Over this pool.
+    pub fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+
+    /// Removes tombstones of tasks deleted before `older_than`. Returns how many.
+    ///
+    /// # Errors
+    /// The store's; what was removed before stays removed.
+    pub async fn purge_tombstones(&self, older_than: Timestamp) -> Result<u64, StoreError> {
+        self.purge("task_purge", TASK_PURGE, TOMBSTONES_LOCK, older_than)
+            .await
+    }
+
+    /// Forgets operations committed before `older_than`. Returns how many.
+    ///
+    /// # Errors
+    /// The store's; what was forgotten before stays forgotten.
+    pub async fn purge_applied(&self, older_than: Timestamp) -> Result<u64, StoreError> {
+        self.purge("operation_purge", OPERATION_PURGE, APPLIED_LOCK, older_than)
+            .await
+    }
+
+    async fn purge(
+        &self,
+        name: &'static str,
+        sql: &'static str,
+        lock: i64,
+        older_than: Timestamp,
+    ) -> Result<u64, StoreError> {
+        let mut total = 0;
+        loop {
+            let session = self.pool.batch_session(name).await?;
+            let removed = match purge_batch(&session, sql, lock, older_than).await {
+                Ok(removed) => session.finish(Ok(removed))?,
+                // Dropped with its transaction open, the session leaves the pool and the server rolls back.
+                Err(error) => return Err(error.into()),
+            };
+            total += removed;
+            if removed < BATCH {
+                return Ok(total);
+            }
+        }
+    }
+}
+
+async fn purge_batch(
+    session: &Session,
+    sql: &str,
+    lock: i64,
+    older_than: Timestamp,
+) -> Result<u64, QueryError> {
+    let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
+    session
+        .within(async {
+            let client = session.client();
+            client.batch_execute("BEGIN").await?;
+            let locked: bool = client.query_one(TRY_LOCK, &[&lock]).await?.try_get(0)?;
+            let removed = if locked {
+                client.execute(sql, &[&At(older_than), &limit]).await?
+            } else {
+                0
+            };
+            client.batch_execute("COMMIT").await?;
+            Ok(removed)
+        })
+        .await
+}

@@ -1,0 +1,5 @@
+//! Tasks in Postgres.
+
+pub(crate) mod postgres;
+
+pub use postgres::PostgresTasks;

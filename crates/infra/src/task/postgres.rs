@@ -1,0 +1,276 @@
+//! Tasks in Postgres: finders, and the statements that apply operations (see [`crate::sync::statement`]).
+
+use crate::postgres::values::{At, Stamp};
+use crate::postgres::{Pool, QueryError};
+use crate::sync::statement::{Call, field_json, fresh, read_stamp, read_version, record, time_json};
+use async_trait::async_trait;
+use gravity_domain::error::StoreError;
+use gravity_domain::id::{TaskId, UserId};
+use gravity_domain::page::PageKey;
+use gravity_domain::sync::ports::EntityStore;
+use gravity_domain::sync::{EntityState, Lww, Operation};
+use gravity_domain::task::{
+    Description, NewTask, Task, TaskChange, TaskFilter, TaskPatch, TaskStatus, TaskStore, Title,
+};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+/// The columns of a task, in the order in which [`read`] takes them.
+macro_rules! columns {
+    () => {
+        "id, user_id, title, description, status, created_stamp, title_stamp, description_stamp, status_stamp,
+         deleted_stamp, version, updated_at"
+    };
+}
+
+/// The JSON of a task, equal to that of `EntityState`.
+macro_rules! json {
+    () => {
+        concat!(
+            "jsonb_build_object('kind', 'task', 'id', id, 'user_id', user_id, 'title', ",
+            field_json!("title"),
+            ", 'description', ",
+            field_json!("description"),
+            ", 'status', ",
+            field_json!("status"),
+            ", 'created', encode(created_stamp, 'hex'), 'deleted', encode(deleted_stamp, 'hex'),
+              'version', version, 'updated_at', ",
+            time_json!("updated_at"),
+            ")"
+        )
+    };
+}
+
+/// `target`, locked, with the words for what keeps a task from being changed; `$changes` gives the others.
+macro_rules! target {
+    ($changes:literal) => {
+        concat!(
+            "WITH target AS (
+                SELECT CASE
+                    WHEN deleted_stamp IS NOT NULL THEN CASE WHEN $6::boolean THEN 'missing' ELSE 'superseded' END
+                    WHEN version <> $10::bigint THEN 'precondition_failed'
+                    WHEN $6 AND GREATEST(created_stamp, title_stamp, description_stamp, status_stamp) >= $4::bytea
+                        THEN 'late'
+                    WHEN ",
+            $changes,
+            " THEN 'applied'
+                    ELSE 'superseded' END AS word, ",
+            columns!(),
+            " FROM tasks WHERE id = $2::uuid AND user_id = $3::uuid AND ",
+            fresh!(),
+            " FOR NO KEY UPDATE
+            ), verdict AS NOT MATERIALIZED (
+                SELECT word FROM target
+            )"
+        )
+    };
+}
+
+const TASK_CREATE: &str = concat!(
+    "WITH target AS (
+        SELECT CASE WHEN $6::boolean THEN 'exists' ELSE 'superseded' END AS word, ",
+    columns!(),
+    " FROM tasks WHERE id = $2::uuid AND ",
+    fresh!(),
+    "), effect AS (
+        INSERT INTO tasks (id, user_id, title, description, status, created_at, updated_at, version,
+            created_stamp, title_stamp, description_stamp, status_stamp)
+        SELECT $2::uuid, $3::uuid, $10::text, $11::text, $12::text, $5::timestamptz, $5::timestamptz, 1,
+            $4::bytea, $4, $4, $4
+        WHERE ",
+    fresh!(),
+    " AND NOT EXISTS (SELECT FROM target)
+        ON CONFLICT (id) DO NOTHING
+        RETURNING ",
+    columns!(),
+    ")",
+    record!("task", "create", columns!(), json!())
+);
+
+const TASK_UPDATE: &str = concat!(
+    target!(
+        "($11::text IS NOT NULL AND $4 > title_stamp) OR ($12::boolean AND $4 > description_stamp)
+            OR ($14::text IS NOT NULL AND $4 > status_stamp)"
+    ),
+    ", effect AS (
+        UPDATE tasks SET
+            title = CASE WHEN $11 IS NOT NULL AND $4 > title_stamp THEN $11 ELSE title END,
+            title_stamp = CASE WHEN $11 IS NOT NULL AND $4 > title_stamp THEN $4 ELSE title_stamp END,
+            description = CASE WHEN $12 AND $4 > description_stamp THEN $13::text ELSE description END,
+            description_stamp = CASE WHEN $12 AND $4 > description_stamp THEN $4 ELSE description_stamp END,
+            status = CASE WHEN $14 IS NOT NULL AND $4 > status_stamp THEN $14 ELSE status END,
+            status_stamp = CASE WHEN $14 IS NOT NULL AND $4 > status_stamp THEN $4 ELSE status_stamp END,
+            version = version + 1,
+            updated_at = GREATEST(updated_at, $5::timestamptz)
+        FROM verdict WHERE id = $2 AND verdict.word = 'applied'
+        RETURNING ",
+    columns!(),
+    ")",
+    record!("task", "update", columns!(), json!())
+);
+
+const TASK_DELETE: &str = concat!(
+    target!("true"),
+    ", effect AS (
+        UPDATE tasks SET deleted_stamp = $4, deleted_at = now(), version = version + 1,
+            updated_at = GREATEST(updated_at, $5::timestamptz)
+        FROM verdict WHERE id = $2 AND verdict.word = 'applied'
+        RETURNING ",
+    columns!(),
+    ")",
+    record!("task", "delete", columns!(), json!())
+);
+
+const TASK_FIND: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM tasks WHERE id = $1 AND user_id = $2"
+);
+
+const TASK_FIND_MANY: &str = concat!(
+    "SELECT ",
+    columns!(),
+    " FROM tasks WHERE id = ANY($1) AND user_id = $2"
+);
+
+/// After everything: where a list without a position begins.
+macro_rules! list {
+    ($condition:literal) => {
+        concat!(
+            "SELECT ",
+            columns!(),
+            " FROM tasks WHERE user_id = $1 AND deleted_stamp IS NULL AND (created_at, id) < (
+                COALESCE($2::timestamptz, 'infinity'), COALESCE($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+            )",
+            $condition,
+            " ORDER BY created_at DESC, id DESC LIMIT $4"
+        )
+    };
+}
+
+const TASK_LIST: &str = list!("");
+const TASK_LIST_BY_STATUS: &str = list!(" AND status = $5");
+
+/// The statement that applies `change`.
+pub(crate) fn call<'a>(operation: &'a Operation, change: &'a TaskChange, direct: bool) -> Call<'a> {
+    match change {
+        TaskChange::Create(new) => create(operation, new, direct),
+        TaskChange::Update(patch) => update(operation, patch, direct),
+        TaskChange::Delete => {
+            Call::new("task_delete", TASK_DELETE, read_state, operation, direct).with_precondition(operation)
+        }
+    }
+}
+
+fn create<'a>(operation: &'a Operation, new: &'a NewTask, direct: bool) -> Call<'a> {
+    Call::new("task_create", TASK_CREATE, read_state, operation, direct)
+        .with(new.title.as_str())
+        .with(new.description.as_ref().map(Description::as_str))
+        .with(new.status.as_str())
+}
+
+fn update<'a>(operation: &'a Operation, patch: &'a TaskPatch, direct: bool) -> Call<'a> {
+    let description = patch.description.as_ref();
+    Call::new("task_update", TASK_UPDATE, read_state, operation, direct)
+        .with_precondition(operation)
+        .with(patch.title.as_ref().map(Title::as_str))
+        .with(description.is_some())
+        .with(description.and_then(Option::as_ref).map(Description::as_str))
+        .with(patch.status.map(TaskStatus::as_str))
+}
+
+fn read_state(row: &Row, at: usize) -> Result<EntityState, QueryError> {
+    read(row, at).map(EntityState::Task)
+}
+
+/// The task whose first column is at `at`.
+fn read(row: &Row, at: usize) -> Result<Task, QueryError> {
+    let title = Title::parse(row.try_get(at + 2)?).map_err(|_| QueryError::Row("tasks.title"))?;
+    let description = row
+        .try_get::<_, Option<&str>>(at + 3)?
+        .map(Description::parse)
+        .transpose()
+        .map_err(|_| QueryError::Row("tasks.description"))?;
+    let status = TaskStatus::parse(row.try_get(at + 4)?).ok_or(QueryError::Row("tasks.status"))?;
+    Ok(Task {
+        id: TaskId(row.try_get(at)?),
+        user_id: UserId(row.try_get(at + 1)?),
+        title: Lww::new(title, read_stamp(row, at + 6)?),
+        description: Lww::new(description, read_stamp(row, at + 7)?),
+        status: Lww::new(status, read_stamp(row, at + 8)?),
+        created: read_stamp(row, at + 5)?,
+        deleted: row.try_get::<_, Option<Stamp>>(at + 9)?.map(|stamp| stamp.0),
+        version: read_version(row, at + 10)?,
+        updated_at: row.try_get::<_, At>(at + 11)?.0,
+    })
+}
+
+/// Finds tasks.
+#[derive(Debug, Clone)]
+pub struct PostgresTasks {
+    pool: Pool,
+}
+
+impl PostgresTasks {
+    /// Over this pool.
+    pub fn new(pool: Pool) -> Self {
+        Self { pool }
+    }
+}
+
+#[async_trait]
+impl EntityStore<Task> for PostgresTasks {
+    async fn find(&self, user: UserId, id: Uuid) -> Result<Option<Task>, StoreError> {
+        let row = self
+            .pool
+            .query_opt("task_find", TASK_FIND, &[&id, &user.0])
+            .await?;
+        Ok(row.map(|row| read(&row, 0)).transpose()?)
+    }
+}
+
+#[async_trait]
+impl TaskStore for PostgresTasks {
+    async fn find_many(&self, user: UserId, ids: &[TaskId]) -> Result<Vec<Task>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+        let rows = self
+            .pool
+            .query("task_find_many", TASK_FIND_MANY, &[&ids, &user.0])
+            .await?;
+        Ok(read_all(&rows)?)
+    }
+
+    async fn list(
+        &self,
+        user: UserId,
+        filter: TaskFilter,
+        after: Option<PageKey>,
+        limit: usize,
+    ) -> Result<Vec<Task>, StoreError> {
+        let at = after.map(|key| At(key.at));
+        let id = after.map(|key| key.id);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = match filter.status.map(TaskStatus::as_str) {
+            None => {
+                self.pool
+                    .query("task_list", TASK_LIST, &[&user.0, &at, &id, &limit])
+                    .await?
+            }
+            Some(status) => {
+                let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+                    [&user.0, &at, &id, &limit, &status];
+                self.pool
+                    .query("task_list_by_status", TASK_LIST_BY_STATUS, &parameters)
+                    .await?
+            }
+        };
+        Ok(read_all(&rows)?)
+    }
+}
+
+fn read_all(rows: &[Row]) -> Result<Vec<Task>, QueryError> {
+    rows.iter().map(|row| read(row, 0)).collect()
+}

@@ -1,0 +1,11 @@
+//! The Postgres adapters against a real Postgres: one binary, so that one server serves all tests.
+
+mod concurrency;
+mod faults;
+mod finders;
+mod fixture;
+mod merge;
+mod migrations;
+mod purge;
+mod replay;
+mod verdicts;
