@@ -11,7 +11,7 @@
 
 pub mod find;
 pub mod install;
-mod port;
+pub(crate) mod port;
 mod postgres;
 mod redis;
 pub mod shared;

@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, kill_process};
@@ -28,7 +28,9 @@ read -r _ || orphaned=1
 kill -CONT "$p" 2>/dev/null
 kill "-$signal" "$p" 2>/dev/null
 wait "$p" 2>/dev/null
+code=$?
 if [ -n "$orphaned" ] && [ -n "$trash" ]; then rm -rf "$trash" 2>/dev/null; fi
+echo "$code"
 "#;
 
 /// How long a killed process may take to be gone.
@@ -103,6 +105,7 @@ pub struct Spec<'a> {
 pub struct Supervised {
     shell: Child,
     pipe: Option<ChildStdin>,
+    output: Option<BufReader<ChildStdout>>,
     pid: u32,
 }
 
@@ -131,14 +134,20 @@ impl Supervised {
         let mut shell = command.spawn()?;
         let pipe = shell.stdin.take();
         let mut line = String::new();
-        if let Some(output) = shell.stdout.take() {
-            BufReader::new(output).read_line(&mut line)?;
+        let mut output = shell.stdout.take().map(BufReader::new);
+        if let Some(output) = &mut output {
+            output.read_line(&mut line)?;
         }
         let pid = line
             .trim()
             .parse()
             .map_err(|_| io::Error::other("the shell did not start the program"))?;
-        Ok(Self { shell, pipe, pid })
+        Ok(Self {
+            shell,
+            pipe,
+            output,
+            pid,
+        })
     }
 
     /// Its process id.
@@ -186,6 +195,22 @@ impl Supervised {
         let orderly = poll_until(patience, || !self.is_running());
         self.kill_all();
         orderly
+    }
+
+    /// Waits until the program has ended by itself, and kills it after `patience`. Its exit status, as a shell has it (128
+    /// and the signal's number when a signal ended it); `None` when it had to be killed.
+    pub fn wait(mut self, patience: Duration) -> Option<i32> {
+        if !poll_until(patience, || !self.is_running()) {
+            self.kill_all();
+            return None;
+        }
+        if let Some(mut pipe) = self.pipe.take() {
+            let _ = pipe.write_all(b"\n");
+        }
+        let mut line = String::new();
+        let read = self.output.as_mut().map(|output| output.read_line(&mut line));
+        let _ = self.shell.wait();
+        read.and_then(Result::ok).and_then(|_| line.trim().parse().ok())
     }
 
     fn kill_all(&mut self) {
