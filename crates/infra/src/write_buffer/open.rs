@@ -1,0 +1,399 @@
+//! How the writer opens its store, and what it does with one that is damaged, too large, or of the other engine.
+//!
+//! In order: take the lock; finish a swap that a crash interrupted; make the reserve; open, setting a damaged store
+//! aside; take over what the other engine's store holds, should the setting have changed; restore what damaged stores
+//! hold; and compare with the watermark, which tells a store that has lost its end without noticing.
+//!
+//! All of it is done before the first request is served, since restored operations are older than new ones.
+
+use super::directory::Directory;
+use super::engine::{BufferEngine, EngineError, OpenEngine, opening};
+use super::queue::{Counters, Draft, Limits, Parcelled, Refusal};
+use super::salvage::{SalvageReport, Salvaged, Window, salvage_window};
+use super::watermark::{Held, Watermark, WatermarkFile};
+use super::writer::{End, Store, Writer};
+use super::{measure, query};
+use gravity_domain::sync::DeadLetter;
+use std::path::Path;
+
+/// How far sequence numbers jump when the last one used is not known for certain.
+const JUMP: u64 = 1 << 20;
+const COPY: usize = 256;
+/// A store of this size is made anew, when empty, on a disk that is full.
+const WORTH_SHRINKING: u64 = 8 << 20;
+/// How often to try a store that an earlier handle of ours is still letting go of, 10 ms apart.
+const LETTING_GO: u32 = 200;
+
+impl Writer {
+    /// Opens the store and publishes it.
+    pub(super) fn open_store(&mut self) -> Result<Store, EngineError> {
+        if self.lock.is_none() {
+            self.lock = Some(self.directory.lock()?);
+        }
+        self.directory.finish_swap()?;
+        if self.watermark.is_none() {
+            self.watermark = Some(WatermarkFile::open(&self.directory.watermark())?);
+        }
+        let mark = self
+            .watermark
+            .as_ref()
+            .and_then(WatermarkFile::written)
+            .unwrap_or_default();
+        self.first_reserve();
+        let (mut store, set_aside) = self.open_or_set_aside()?;
+        let last = store.counters.next - 1;
+        if mark.acknowledged > last {
+            store.counters.next = mark.acknowledged + 1 + if mark.held.operations { JUMP } else { 0 };
+            store.commit_counters()?;
+        }
+        self.take_over_other_engine(&mut store)?;
+        let restored = self.restore_damaged(&mut store)?;
+        if set_aside {
+            self.report_lost(mark.count.saturating_sub(restored));
+        } else if mark.missing_after(last) > 0 {
+            self.restore_lost_end(&mut store, mark, last)?;
+        }
+        self.find_oldest(&mut store)?;
+        if mark.acknowledged > last {
+            self.write_watermark(&store, true);
+        }
+        self.held = None;
+        self.generation += 1;
+        store.generation = self.generation;
+        self.shared.publish(&store.counters);
+        measure::holds(&store.counters);
+        self.shared.open(store.reader.clone(), store.generation);
+        let waiting = store.counters.count;
+        tracing::info!(
+            engine = self.settings.engine.as_str(),
+            waiting,
+            "the write buffer is open"
+        );
+        Ok(store)
+    }
+
+    fn open_or_set_aside(&mut self) -> Result<(Store, bool), EngineError> {
+        let path = self.directory.store();
+        let opened = match self.condemned.clone() {
+            Some(why) if path.exists() => Err(EngineError::Damaged(why)),
+            _ => open_at(&*self.opener, &path),
+        };
+        match opened {
+            Ok(store) => Ok((store, false)),
+            Err(EngineError::Damaged(why)) if path.exists() => {
+                let aside = self.directory.set_aside(self.wall.now())?;
+                self.condemned = None;
+                measure::damaged();
+                tracing::error!(%why, aside = %aside.display(), "the write buffer's store is damaged and was set aside");
+                Ok((open_at(&*self.opener, &path)?, true))
+            }
+            Err(EngineError::NoSpace(_)) => {
+                self.run_out_of_space();
+                Ok((open_at(&*self.opener, &path)?, false))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Operations do not stay behind in the store of an engine that is no longer the one in use.
+    fn take_over_other_engine(&self, store: &mut Store) -> Result<(), EngineError> {
+        for other in BufferEngine::ALL
+            .into_iter()
+            .filter(|it| *it != self.settings.engine)
+        {
+            let path = self.directory.store_of(other);
+            if !path.exists() {
+                continue;
+            }
+            match open_at(&other, &path) {
+                Ok(mut old) => {
+                    copy_all(&mut old, store, self.wall.now())?;
+                    close(old)?;
+                    std::fs::remove_dir_all(&path)?;
+                    tracing::warn!(
+                        engine = other.as_str(),
+                        "took over the write buffer of another engine"
+                    );
+                }
+                Err(EngineError::Damaged(why)) => {
+                    let aside = Directory::new(&self.settings.path, other).set_aside(self.wall.now())?;
+                    measure::damaged();
+                    tracing::error!(%why, aside = %aside.display(), "another engine's store is damaged and was set aside");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Restores what the stores that were set aside hold. Returns the number of operations.
+    fn restore_damaged(&self, store: &mut Store) -> Result<u64, EngineError> {
+        let mut restored = 0;
+        for dir in self.directory.unsalvaged()? {
+            let window = Watermark::read(&dir.join("watermark")).map_or(Window::ALL, |mark| Window {
+                from: mark.lowest.max(1),
+                to: u64::MAX,
+            });
+            let (operations, report) = self.restore(store, &dir, window)?;
+            restored += operations;
+            if let Some(report) = report {
+                Directory::mark_salvaged(&dir, &format!("{report:?}"))?;
+            }
+        }
+        Ok(restored)
+    }
+
+    /// The store has lost its end and does not know: what its files still hold of it is appended again.
+    fn restore_lost_end(&self, store: &mut Store, mark: Watermark, last: u64) -> Result<(), EngineError> {
+        let missing = mark.missing_after(last);
+        measure::damaged();
+        tracing::error!(missing, "the write buffer's store has lost its end");
+        let window = Window {
+            from: mark.lowest.max(last + 1),
+            to: u64::MAX,
+        };
+        let (restored, _) = self.restore(store, &self.directory.store(), window)?;
+        self.report_lost(missing.saturating_sub(restored));
+        Ok(())
+    }
+
+    fn report_lost(&self, records: u64) {
+        if records > 0 {
+            measure::lost(records);
+            tracing::error!(
+                records,
+                "acknowledged operations could not be restored from the write buffer"
+            );
+        }
+    }
+
+    /// Appends what is found under `dir`. No report when the files could not be read to the end.
+    fn restore(
+        &self,
+        store: &mut Store,
+        dir: &Path,
+        window: Window,
+    ) -> Result<(u64, Option<SalvageReport>), EngineError> {
+        let (mut waiting, mut restored, mut result) = (Vec::new(), 0, Ok(()));
+        let mut flush = |waiting: &mut Vec<Salvaged>| self.append_found(store, std::mem::take(waiting));
+        let report = salvage_window(dir, window, &mut |found| {
+            waiting.push(found);
+            if waiting.len() == COPY && result.is_ok() {
+                result = flush(&mut waiting).map(|operations| restored += operations);
+            }
+        });
+        result?;
+        restored += flush(&mut waiting)?;
+        match report {
+            Ok(report) => {
+                tracing::warn!(?report, restored, "searched the files of a damaged store");
+                Ok((restored, Some(report)))
+            }
+            Err(error) => {
+                tracing::error!(%error, restored, "the files of a damaged store could not be searched");
+                Ok((restored, None))
+            }
+        }
+    }
+
+    fn append_found(&self, store: &mut Store, found: Vec<Salvaged>) -> Result<u64, EngineError> {
+        let reader = store.reader.clone();
+        let mut draft = Draft::new(&*reader, store.counters, Limits::NONE);
+        for item in found {
+            match item {
+                Salvaged::Operation(operation) => match Parcelled::of(&operation) {
+                    Ok(item) => draft.append(&item).map_err(failed)?,
+                    Err(fault) => {
+                        tracing::error!(id = %operation.id, %fault, "a restored operation has no form")
+                    }
+                },
+                other => {
+                    if let Some(letter) = other.into_letter(self.wall.now()) {
+                        draft.put_letter(&letter)?;
+                    }
+                }
+            }
+        }
+        let appended = draft.appended;
+        store.commit(draft)?;
+        Ok(appended)
+    }
+
+    /// Makes an empty store that has grown large anew: it never gives space back by itself. Dead letters move along.
+    pub(super) fn shrink(&mut self, store: &mut Store, bytes: u64) -> Result<(), End> {
+        let large = bytes > self.settings.compact_bytes || self.disk_full && bytes > WORTH_SHRINKING;
+        if store.counters.count > 0 || !large {
+            return Ok(());
+        }
+        let path = self.directory.new_store();
+        if let Err(error) = self.make_small_copy(store, &path) {
+            tracing::error!(%error, "the write buffer's store could not be made smaller");
+            let _ = std::fs::remove_dir_all(&path);
+            self.settings.compact_bytes = self.settings.compact_bytes.max(bytes) * 2;
+            return Ok(());
+        }
+        Err(End::Replaced)
+    }
+
+    fn make_small_copy(&self, store: &mut Store, path: &Path) -> Result<(), EngineError> {
+        let mut small = open_at(&*self.opener, path)?;
+        small.counters.next = store.counters.next;
+        copy_letters(store, &mut small)?;
+        close(small)
+    }
+
+    /// Says that the buffer is unavailable, and whether operations may be in it.
+    pub(super) fn report_unavailable(&mut self, error: &EngineError) {
+        if self.failures == 0 {
+            tracing::error!(%error, "the write buffer is unavailable");
+        }
+        if matches!(error, EngineError::NoSpace(_)) {
+            self.run_out_of_space();
+        }
+        let held = self.held.unwrap_or_else(|| self.held_by_watermark());
+        self.shared.close(held, &error.to_string());
+    }
+
+    /// A store that was never open here holds what its watermark says; without one, anything, if there is a store.
+    fn held_by_watermark(&self) -> Held {
+        let stores = BufferEngine::ALL.map(|engine| self.directory.store_of(engine));
+        match Watermark::read(&self.directory.watermark()) {
+            Some(mark) => mark.held,
+            None if stores.iter().any(|path| path.exists()) => Held::UNKNOWN,
+            None => Held::default(),
+        }
+    }
+
+    fn reserve_missing(&self) -> u64 {
+        match self.settings.engine.needs_reserve() {
+            true => self.directory.reserve_missing(self.settings.reserve_bytes),
+            false => 0,
+        }
+    }
+
+    fn first_reserve(&self) {
+        let missing = self.reserve_missing();
+        let free = self.directory.free_bytes().unwrap_or(u64::MAX);
+        if missing > 0 && !self.disk_full && free > missing.saturating_add(self.settings.min_free_bytes) {
+            self.make_reserve();
+        }
+    }
+
+    fn make_reserve(&self) {
+        if let Err(error) = self.directory.make_reserve(self.settings.reserve_bytes) {
+            tracing::error!(%error, "the write buffer's reserve cannot be made");
+        }
+    }
+
+    /// Gives the reserve to the store, and takes no more appends.
+    pub(super) fn run_out_of_space(&mut self) {
+        if !self.disk_full {
+            tracing::error!("the write buffer's disk is full");
+        }
+        self.directory.release_reserve();
+        self.disk_full = true;
+        self.shared.set_room(false);
+    }
+
+    /// Refuses early on a disk that is nearly full; after a full one, waits until the reserve is back.
+    pub(super) fn check_room(&mut self) {
+        let free = self.directory.free_bytes().unwrap_or(u64::MAX);
+        let missing = self.reserve_missing();
+        let room = free >= self.settings.min_free_bytes;
+        if self.disk_full && free >= self.settings.min_free_bytes.saturating_add(missing) {
+            if missing > 0 {
+                self.make_reserve();
+            }
+            self.disk_full = self.reserve_missing() > 0;
+        }
+        self.shared.set_room(room && !self.disk_full);
+    }
+}
+
+/// Opens a store and learns what it holds.
+fn open_at(opener: &dyn OpenEngine, path: &Path) -> Result<Store, EngineError> {
+    let mut opened = opening(opener, path);
+    for _ in 0..LETTING_GO {
+        if !matches!(opened, Err(EngineError::Locked(_))) {
+            break;
+        }
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "the writer's own thread, while nothing can be served"
+        )]
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        opened = opening(opener, path);
+    }
+    let engine = opened?;
+    let reader = engine.reader();
+    let counters = match Counters::load(&*reader)? {
+        Some(counters) => counters,
+        None => query::count(&*reader)?,
+    };
+    Ok(Store {
+        engine,
+        reader,
+        counters,
+        lowest: counters.next,
+        generation: 0,
+    })
+}
+
+fn close(store: Store) -> Result<(), EngineError> {
+    let Store { engine, reader, .. } = store;
+    drop(reader);
+    engine.close()
+}
+
+fn failed(refusal: Refusal) -> EngineError {
+    match refusal {
+        Refusal::Store(error) => error,
+        Refusal::Refused(error) => EngineError::Failed(error.to_string()),
+    }
+}
+
+/// Appends all that `from` holds to `to`, lane by lane in order. Records that cannot be read become letters first.
+fn copy_all(
+    from: &mut Store,
+    to: &mut Store,
+    now: gravity_domain::clock::Timestamp,
+) -> Result<(), EngineError> {
+    let mut after = None;
+    loop {
+        let entries = query::peek(&*from.reader, after, COPY, u64::MAX)?;
+        let Some(last) = entries.last() else { break };
+        after = Some(last.parcel);
+        let (old_reader, new_reader) = (from.reader.clone(), to.reader.clone());
+        let mut broken = Draft::new(&*old_reader, from.counters, Limits::NONE);
+        let mut draft = Draft::new(&*new_reader, to.counters, Limits::NONE);
+        for entry in entries {
+            let item = entry
+                .operation
+                .and_then(|it| Parcelled::of(&it).map_err(|fault| fault.to_string()));
+            match item {
+                Ok(item) => draft.append(&item).map_err(failed)?,
+                Err(reason) => broken.bury(entry.parcel, 0, &reason, now)?,
+            }
+        }
+        to.commit(draft)?;
+        from.commit(broken)?;
+    }
+    copy_letters(from, to)
+}
+
+fn copy_letters(from: &mut Store, to: &mut Store) -> Result<(), EngineError> {
+    let mut after = None;
+    loop {
+        let letters: Vec<DeadLetter> = query::letters(&*from.reader, after, COPY)?;
+        let reader = to.reader.clone();
+        let mut draft = Draft::new(&*reader, to.counters, Limits::NONE);
+        for letter in &letters {
+            draft.put_letter(letter)?;
+        }
+        to.commit(draft)?;
+        match letters.last() {
+            Some(last) => after = Some(last.id),
+            None => return Ok(()),
+        }
+    }
+}
