@@ -103,8 +103,6 @@ pub struct ExternalUser {
     pub username: Option<Username>,
     /// The display name.
     pub name: Option<Name>,
-    /// Kept with the credentials.
-    pub email: Option<Email>,
     /// The stamp of every field; its wall time is when the user was created.
     pub stamp: Hlc,
 }

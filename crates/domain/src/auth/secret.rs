@@ -119,6 +119,6 @@ mod tests {
             Password::parse("e\u{301}234567890").unwrap(),
             Password::attempt("é234567890")
         );
-        assert_eq!(Password::parse("\0123456789"), Err(TextError::ControlCharacter));
+        assert_eq!(Password::parse("\x00123456789"), Err(TextError::ControlCharacter));
     }
 }

@@ -1,6 +1,6 @@
 //! Access tokens, before signing and after verification.
 
-use super::{Email, Role, Secret, Username};
+use super::{Role, Secret, Username};
 use crate::id::{SessionId, UserId};
 use crate::profile::Name;
 use std::time::Duration;
@@ -41,8 +41,6 @@ pub struct OutsideClaims {
     pub username: Option<Username>,
     /// `name`.
     pub name: Option<Name>,
-    /// `email`.
-    pub email: Option<Email>,
 }
 
 /// A token whose signature, times, issuer and audience are right.

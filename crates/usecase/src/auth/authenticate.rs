@@ -77,7 +77,6 @@ impl Authenticate {
             id: token.user_id,
             username: claims.username.clone(),
             name: claims.name.clone(),
-            email: claims.email.clone(),
             stamp: self.clock.stamp(),
         };
         match self.identities.provision(&user).await {

@@ -1,0 +1,19 @@
+//! Redis plumbing. It names no feature.
+//!
+//! - [`RedisSettings`] says where Redis is and how long anything with it may take.
+//! - [`Redis`] runs commands and scripts over one multiplexed connection, driven on one shared runtime whichever runtime asks,
+//!   and made on first use: the server starts without it. It asks the breaker first and tells it of every outage.
+//! - [`probe`] pings over a connection of its own.
+//!
+//! Everything kept in Redis is under the prefix [`PREFIX`].
+
+mod connection;
+mod error;
+pub mod probe;
+mod settings;
+
+pub use connection::Redis;
+pub use settings::{RedisSettings, RedisSettingsError};
+
+/// What every key begins with.
+pub const PREFIX: &str = "gravity:";
