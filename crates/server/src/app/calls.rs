@@ -1,0 +1,115 @@
+//! The use cases of the features, over the stores.
+
+use super::stores::Stores;
+use crate::config::Config;
+use gravity_api::{ProfileCalls, SyncCalls, TaskCalls};
+use gravity_domain::clock::HybridClock;
+use gravity_domain::profile::Profile;
+use gravity_domain::sync::ports::{Breaker, EntityCache, EntityStore, WriteBuffer, WritePorts};
+use gravity_domain::task::{Task, TaskCache, TaskStore};
+use gravity_infra::profile::PostgresProfiles;
+use gravity_infra::sync::PostgresOperations;
+use gravity_infra::task::PostgresTasks;
+use gravity_usecase::profile::{GetProfile, ProfileLoader, UpdateProfile};
+use gravity_usecase::sync::{
+    DiscardDeadLetter, EntityReader, GetOperation, ListDeadLetters, Loader, RetryDeadLetter, Warmer,
+    WriteSettings, Writer,
+};
+use gravity_usecase::task::{CreateTask, DeleteTask, GetTask, ListTasks, TaskLoader, UpdateTask};
+use std::sync::Arc;
+
+/// The use cases of the features.
+pub(super) struct Calls {
+    pub(super) profile: ProfileCalls,
+    pub(super) task: TaskCalls,
+    pub(super) sync: SyncCalls,
+}
+
+impl Calls {
+    pub(super) fn build(config: &Config, stores: &Stores, clock: &Arc<HybridClock>) -> Self {
+        let buffer: Arc<dyn WriteBuffer> = Arc::new(stores.buffer.clone());
+        let ports = WritePorts {
+            store: Arc::new(PostgresOperations::new(stores.pool.clone())),
+            breaker: Arc::clone(&stores.breaker),
+            buffer: Arc::clone(&buffer),
+        };
+        let settings = WriteSettings {
+            deadline: config.database.write_deadline,
+        };
+        let tasks = Arc::new(PostgresTasks::new(stores.pool.clone()));
+        let profiles = Arc::new(PostgresProfiles::new(stores.pool.clone()));
+        let known_tasks: Arc<dyn TaskCache> = stores.known_tasks.clone();
+        let known_profiles: Arc<dyn EntityCache<Profile>> = stores.known_profiles.clone();
+        let loaders: Vec<Arc<dyn Loader>> = vec![
+            Arc::new(ProfileLoader::new(profiles.clone(), Arc::clone(&known_profiles))),
+            Arc::new(TaskLoader::new(tasks.clone(), Arc::clone(&known_tasks))),
+        ];
+        let feature = Feature {
+            writer: Arc::new(Writer::new(ports.clone(), Arc::clone(clock), settings)),
+            warmer: Arc::new(Warmer::new(loaders, Arc::clone(&stores.breaker))),
+            breaker: Arc::clone(&stores.breaker),
+            buffer,
+        };
+        let letters = Arc::new(stores.buffer.clone());
+        Self {
+            profile: feature.profiles(profiles, known_profiles),
+            task: feature.tasks(tasks, known_tasks),
+            sync: SyncCalls {
+                operation: GetOperation::new(ports),
+                list_dead_letters: ListDeadLetters::new(letters.clone()),
+                retry_dead_letter: RetryDeadLetter::new(letters.clone()),
+                discard_dead_letter: DiscardDeadLetter::new(letters),
+            },
+        }
+    }
+}
+
+/// What the features share.
+struct Feature {
+    writer: Arc<Writer>,
+    warmer: Arc<Warmer>,
+    breaker: Arc<dyn Breaker>,
+    buffer: Arc<dyn WriteBuffer>,
+}
+
+impl Feature {
+    fn profiles(
+        &self,
+        store: Arc<dyn EntityStore<Profile>>,
+        cache: Arc<dyn EntityCache<Profile>>,
+    ) -> ProfileCalls {
+        let reader = Arc::new(EntityReader::new(
+            store,
+            cache,
+            Arc::clone(&self.breaker),
+            Arc::clone(&self.buffer),
+        ));
+        ProfileCalls {
+            get: GetProfile::new(Arc::clone(&reader)),
+            update: UpdateProfile::new(Arc::clone(&self.writer), reader),
+        }
+    }
+
+    fn tasks(&self, store: Arc<dyn TaskStore>, cache: Arc<dyn TaskCache>) -> TaskCalls {
+        let (writer, warmer) = (&self.writer, &self.warmer);
+        let reader: Arc<EntityReader<Task>> = Arc::new(EntityReader::new(
+            store.clone(),
+            cache.clone(),
+            Arc::clone(&self.breaker),
+            Arc::clone(&self.buffer),
+        ));
+        TaskCalls {
+            create: CreateTask::new(writer.clone(), reader.clone(), warmer.clone()),
+            update: UpdateTask::new(writer.clone(), reader.clone(), warmer.clone()),
+            delete: DeleteTask::new(writer.clone(), reader.clone(), warmer.clone()),
+            get: GetTask::new(reader, warmer.clone()),
+            list: ListTasks::new(
+                store,
+                cache,
+                Arc::clone(&self.breaker),
+                Arc::clone(&self.buffer),
+                warmer.clone(),
+            ),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Postgres, Redis, the write buffer and what knows whether they are there. Nothing here waits for a store: whatever is
+//! away is tried again by its monitor.
+
+use super::BuildError;
+use crate::config::{BufferConfig, Config};
+use crate::migrations::MigrateFirst;
+use gravity_domain::clock::{HybridClock, SystemClock, WallClock};
+use gravity_domain::sync::ports::Breaker;
+use gravity_infra::cache::{CachedTasks, KnownProfiles, TaskCacheLimits};
+use gravity_infra::monitor::{Connections, Monitor, MonitorSettings};
+use gravity_infra::postgres::Pool;
+use gravity_infra::postgres::probe::PostgresProbe;
+use gravity_infra::redis::probe::RedisProbe;
+use gravity_infra::redis::{Redis, RedisSettings};
+use gravity_infra::write_buffer::{BufferSettings, DurableBuffer, FileStampStore};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+/// Stamps that are further ahead of the wall clock than this are logged and counted.
+const MAX_SKEW_MS: u64 = 60_000;
+/// Profiles remembered: some 50 MB at most in practice.
+const PROFILES: u64 = 100_000;
+
+/// The stores of a node.
+pub(super) struct Stores {
+    pub(super) wall: Arc<dyn WallClock>,
+    pub(super) pool: Pool,
+    pub(super) connections: Connections,
+    /// Before Postgres.
+    pub(super) breaker: Arc<dyn Breaker>,
+    pub(super) redis: Option<Redis>,
+    pub(super) buffer: DurableBuffer,
+    /// What is remembered of tasks for the time when Postgres is away.
+    pub(super) known_tasks: Arc<CachedTasks>,
+    /// The same of profiles.
+    pub(super) known_profiles: Arc<KnownProfiles>,
+}
+
+impl Stores {
+    /// Must run on the runtime of `handle`.
+    pub(super) fn open(
+        config: &Config,
+        handle: &Handle,
+        stop: &CancellationToken,
+    ) -> Result<Self, BuildError> {
+        let wall: Arc<dyn WallClock> = Arc::new(SystemClock);
+        let watching = MonitorSettings {
+            doubt_window: config.database.write_deadline * 2,
+            ..MonitorSettings::default()
+        };
+        let settings = config.database.settings();
+        let pool = Pool::new(&settings, handle.clone())?;
+        let probe = Arc::new(PostgresProbe::new(&settings, handle.clone())?);
+        let may_migrate = config.database.migrate_on_start;
+        let probe = MigrateFirst::new(probe, settings, handle.clone(), may_migrate);
+        let postgres = Monitor::spawn(
+            "postgres",
+            Arc::new(probe),
+            watching,
+            Arc::clone(&wall),
+            stop.clone(),
+        );
+        let (redis, redis_monitor) = open_redis(config, handle, &wall, stop)?.unzip();
+        Ok(Self {
+            buffer: DurableBuffer::open(buffer_settings(&config.buffer), Arc::clone(&wall)),
+            breaker: Arc::new(postgres.clone()),
+            connections: Connections {
+                postgres,
+                redis: redis_monitor,
+            },
+            wall,
+            pool,
+            redis,
+            known_tasks: Arc::new(CachedTasks::new(TaskCacheLimits::default())),
+            known_profiles: Arc::new(KnownProfiles::new(PROFILES)),
+        })
+    }
+}
+
+fn open_redis(
+    config: &Config,
+    handle: &Handle,
+    wall: &Arc<dyn WallClock>,
+    stop: &CancellationToken,
+) -> Result<Option<(Redis, Monitor)>, BuildError> {
+    let Some(settings) = redis_settings(config) else {
+        return Ok(None);
+    };
+    let monitor = Monitor::spawn(
+        "redis",
+        Arc::new(RedisProbe::new(&settings)?),
+        MonitorSettings::default(),
+        Arc::clone(wall),
+        stop.clone(),
+    );
+    let redis = Redis::new(settings, handle.clone(), Arc::new(monitor.clone()))?;
+    Ok(Some((redis, monitor)))
+}
+
+pub(super) fn redis_settings(config: &Config) -> Option<RedisSettings> {
+    let mut settings = RedisSettings::new(config.redis.url.clone()?);
+    settings.connect_timeout = config.redis.connect_timeout;
+    settings.response_timeout = config.redis.response_timeout;
+    Some(settings)
+}
+
+fn buffer_settings(config: &BufferConfig) -> BufferSettings {
+    let disk = disk_bytes(&config.path);
+    BufferSettings {
+        engine: config.engine,
+        max_operations: config.max_size,
+        max_bytes: config.max_bytes,
+        min_free_bytes: config.min_free_bytes.min(disk / 10),
+        reserve_bytes: config.reserve_bytes.min(disk / 20),
+        ..BufferSettings::new(&config.path)
+    }
+}
+
+/// The size of the file system that `path` is or will be on.
+fn disk_bytes(path: &Path) -> u64 {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    path.ancestors()
+        .find_map(|path| rustix::fs::statvfs(path).ok())
+        .map_or(u64::MAX, |disk| disk.f_blocks.saturating_mul(disk.f_frsize))
+}
+
+/// The node's stamps: its id and the ceiling of a former run are kept beside the buffer.
+pub(super) fn clock(config: &Config, wall: &Arc<dyn WallClock>) -> Arc<HybridClock> {
+    let kept = FileStampStore::load(&config.buffer.path);
+    Arc::new(HybridClock::new(
+        kept.node,
+        kept.floor_ms,
+        MAX_SKEW_MS,
+        Arc::clone(wall),
+        Arc::new(kept.store),
+    ))
+}

@@ -1,0 +1,197 @@
+//! Logs, traces and metrics.
+//!
+//! Log lines go to stdout, `pretty` or `json`. Spans go to an OTLP collector when one is set: they are batched on a thread of
+//! their own, dropped when it cannot be reached, and never hold anything up. `traceparent` is understood and
+//! passed on whether or not there is a collector. Metrics are recorded in this process and rendered on request.
+
+use crate::config::{LogFormat, TelemetryConfig};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use opentelemetry::KeyValue;
+use opentelemetry::propagation::TextMapCompositePropagator;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{WithExportConfig, WithHttpConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData, SpanExporter};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use thiserror::Error;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Upper bounds in seconds: from the half millisecond of a cached read to the slowest thing that is allowed.
+const SECONDS: [f64; 16] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+/// Upper bounds of batch sizes.
+const SIZES: [f64; 11] = [
+    1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 5_000.0,
+];
+
+/// Why logging or metrics could not be set up.
+#[derive(Debug, Error)]
+pub enum TelemetryError {
+    /// The exporter's settings cannot work.
+    #[error("the trace exporter cannot be built: {0}")]
+    Exporter(String),
+    /// Something else in this process logs already.
+    #[error("logging is set up already")]
+    Twice,
+    /// Buckets or recorder.
+    #[error("metrics cannot be set up: {0}")]
+    Metrics(String),
+}
+
+/// Flushes what is left when the program ends.
+#[derive(Debug)]
+pub struct Telemetry {
+    provider: Option<SdkTracerProvider>,
+}
+
+impl Telemetry {
+    /// Sets up logs and traces of this process. Must not run inside an async runtime.
+    ///
+    /// # Errors
+    /// [`TelemetryError`].
+    pub fn start(config: &TelemetryConfig) -> Result<Self, TelemetryError> {
+        opentelemetry::global::set_text_map_propagator(TextMapCompositePropagator::new(vec![Box::new(
+            TraceContextPropagator::new(),
+        )]));
+        let provider = provider(config)?;
+        let filter = EnvFilter::builder().parse_lossy(&config.log_filter);
+        let tracer = provider.tracer("gravity");
+        let logs: Box<dyn Layer<_> + Send + Sync> = match config.log_format {
+            LogFormat::Pretty => tracing_subscriber::fmt::layer().boxed(),
+            LogFormat::Json => tracing_subscriber::fmt::layer()
+                .json()
+                .flatten_event(true)
+                .with_span_list(false)
+                .boxed(),
+        };
+        Registry::default()
+            .with(filter)
+            .with(tracing_opentelemetry::layer().with_tracer(tracer))
+            .with(logs)
+            .try_init()
+            .map_err(|_| TelemetryError::Twice)?;
+        Ok(Self {
+            provider: Some(provider),
+        })
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if let Some(provider) = self.provider.take() {
+            // What could not be sent by then is given up: the collector is not worth a slow stop.
+            let _ = provider.shutdown_with_timeout(EXPORT_TIMEOUT);
+        }
+    }
+}
+
+fn provider(config: &TelemetryConfig) -> Result<SdkTracerProvider, TelemetryError> {
+    let resource = Resource::builder()
+        .with_service_name(config.service_name.clone())
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .build();
+    let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.trace_sample_ratio)));
+    let builder = SdkTracerProvider::builder()
+        .with_resource(resource)
+        .with_sampler(sampler);
+    let Some(endpoint) = &config.otlp_endpoint else {
+        return Ok(builder.build());
+    };
+    let exporter = opentelemetry_otlp::SpanExporter::builder()
+        .with_http()
+        .with_endpoint(endpoint)
+        .with_timeout(EXPORT_TIMEOUT)
+        .with_headers(std::collections::HashMap::new())
+        .build()
+        .map_err(|error| TelemetryError::Exporter(error.to_string()))?;
+    Ok(builder.with_batch_exporter(Watched::new(exporter)).build())
+}
+
+/// Counts failed exports, and logs when they begin and end.
+#[derive(Debug)]
+struct Watched {
+    inner: opentelemetry_otlp::SpanExporter,
+    failing: AtomicBool,
+}
+
+impl Watched {
+    fn new(inner: opentelemetry_otlp::SpanExporter) -> Self {
+        Self {
+            inner,
+            failing: AtomicBool::new(false),
+        }
+    }
+}
+
+impl SpanExporter for Watched {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let result = self.inner.export(batch).await;
+        let failed = result.is_err();
+        if failed {
+            metrics::counter!("gravity_trace_export_failures_total").increment(1);
+        }
+        match (self.failing.swap(failed, Ordering::Relaxed), &result) {
+            (false, Err(error)) => tracing::warn!(%error, "traces cannot be exported"),
+            (true, Ok(())) => tracing::info!("traces are exported again"),
+            _ => {}
+        }
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+/// The process's metrics; the first call sets the recorder up, all share it.
+///
+/// # Errors
+/// [`TelemetryError::Metrics`].
+pub fn metrics() -> Result<PrometheusHandle, TelemetryError> {
+    static HANDLE: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| install().map_err(|error| error.to_string()))
+        .clone()
+        .map_err(TelemetryError::Metrics)
+}
+
+fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildError> {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), &SIZES)?
+        .install_recorder()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recorder_is_shared_and_renders_seconds_as_buckets() {
+        let first = metrics().unwrap();
+        metrics::histogram!("gravity_test_seconds").record(0.003);
+        let text = metrics().unwrap().render();
+        assert!(
+            text.contains("gravity_test_seconds_bucket{le=\"0.005\"} 1"),
+            "{text}"
+        );
+        assert_eq!(first.render(), text);
+    }
+}
