@@ -82,7 +82,7 @@ mod tests {
             RedisLimiter::new(redis(url), LocalLimiter::default()),
             RedisLimiter::new(redis(url), LocalLimiter::default()),
         ];
-        let window = Duration::from_millis(500);
+        let window = Duration::from_secs(2);
         let quota = quota("two_nodes", window);
         let calls = (0..20).map(|call| nodes[call % 2].check(&quota, "a"));
         let decisions = join_all(calls).await;

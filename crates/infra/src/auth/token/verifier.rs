@@ -8,7 +8,7 @@ use gravity_domain::auth::{AuthError, Secret, TokenVerifier, VerifiedToken};
 use gravity_domain::clock::WallClock;
 use jsonwebtoken::errors::{Error as JwtError, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use tokio::runtime::Handle;
 
 /// The longest token looked at.
@@ -123,14 +123,31 @@ impl TokenVerifier for Verifier {
 
 /// The claims, if the signature is right. What they say is judged by [`ClaimRules`], against our clock.
 fn signed_claims(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, AuthError> {
+    static VALIDATIONS: LazyLock<[Validation; 4]> = LazyLock::new(|| {
+        [
+            Algorithm::HS256,
+            Algorithm::RS256,
+            Algorithm::ES256,
+            Algorithm::EdDSA,
+        ]
+        .map(signature_only)
+    });
+    let validation = VALIDATIONS
+        .iter()
+        .find(|validation| validation.algorithms[0] == algorithm)
+        .ok_or(AuthError::unauthenticated("algorithm"))?;
+    jsonwebtoken::decode::<Claims>(token, key, validation)
+        .map(|token| token.claims)
+        .map_err(|error| refusal(&error))
+}
+
+fn signature_only(algorithm: Algorithm) -> Validation {
     let mut validation = Validation::new(algorithm);
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
     validation.validate_nbf = false;
     validation.validate_aud = false;
-    jsonwebtoken::decode::<Claims>(token, key, &validation)
-        .map(|token| token.claims)
-        .map_err(|error| refusal(&error))
+    validation
 }
 
 fn refusal(error: &JwtError) -> AuthError {
