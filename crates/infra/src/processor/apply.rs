@@ -14,6 +14,8 @@ use uuid::Uuid;
 
 /// More culprits than this in one batch, and the rest of it is applied one by one.
 const CULPRITS: usize = 4;
+/// After so many single operations in a row that the store was too busy for, it is the store and not they.
+const TOO_BUSY: u32 = 3;
 /// The most parked operations tried again in one cycle, each in a transaction of its own: the other lanes wait for these.
 const RETRIES: usize = 16;
 
@@ -46,7 +48,7 @@ impl Drain {
     pub(super) async fn apply(&mut self, mut items: Vec<Item>) -> Result<(), Trouble> {
         let mut culprits = Vec::new();
         while !items.is_empty() {
-            if culprits.len() > CULPRITS {
+            if culprits.len() > CULPRITS || self.is_careful() {
                 self.one_by_one(std::mem::take(&mut items)).await?;
                 break;
             }
@@ -73,12 +75,10 @@ impl Drain {
     }
 
     async fn one_by_one(&mut self, items: Vec<Item>) -> Result<(), Trouble> {
+        let mut busy = 0;
         for item in items {
-            if self.parked.holds(item.operation.user_id) {
-                continue;
-            }
-            if let Some(reason) = self.attempt(&item).await? {
-                self.fail(item, reason).await?;
+            if !self.parked.holds(item.operation.user_id) {
+                self.single(item, &mut busy).await?;
             }
         }
         Ok(())
@@ -88,12 +88,37 @@ impl Drain {
     pub(super) async fn retry_parked(&mut self) -> Result<bool, Trouble> {
         let due = self.parked.due(Instant::now(), RETRIES);
         let any = !due.is_empty();
+        let mut busy = 0;
         for item in due {
-            if let Some(reason) = self.attempt(&item).await? {
-                self.fail(item, reason).await?;
-            }
+            self.single(item, &mut busy).await?;
         }
         Ok(any)
+    }
+
+    /// Tries one operation alone. When the store is there and yet cannot take this one now, only its lane waits, and nothing
+    /// is counted; unless that happens [`TOO_BUSY`] times in a row.
+    async fn single(&mut self, item: Item, busy: &mut u32) -> Result<(), Trouble> {
+        let error = match self.attempt(&item).await {
+            Ok(None) => {
+                *busy = 0;
+                return Ok(());
+            }
+            Ok(Some(reason)) => {
+                *busy = 0;
+                return self.fail(item, reason).await;
+            }
+            Err(Trouble::Store(error)) if !error.is_outage() => error,
+            Err(trouble) => return Err(trouble),
+        };
+        *busy += 1;
+        let wait = self.settings.backoff.wait_ms(u32::MAX, rand::random());
+        let retry_at = Instant::now() + Duration::from_millis(wait);
+        let operation = item.operation.id;
+        if self.parked.park(item, retry_at).is_err() || *busy >= TOO_BUSY {
+            return Err(error.into());
+        }
+        tracing::warn!(%operation, %error, "an operation is held back");
+        Ok(())
     }
 
     /// One operation in a transaction of its own. `Some` reason when it failed.

@@ -76,7 +76,7 @@ impl Cursors {
 impl Drain {
     /// Up to a batch of records that can be dealt with now; empty when there is none.
     pub(super) async fn take(&mut self) -> Result<Batch, BufferError> {
-        let size = self.settings.batch_size.max(1);
+        let size = self.limit;
         let mut batch = Batch::default();
         let mut after = None;
         // With cursors, one record tells whether anything came in before them.

@@ -17,6 +17,10 @@ use tokio::time::Instant;
 
 /// How many records are buried at a time: the buffer covers them with few syncs.
 const BURIALS: usize = 64;
+/// However often batches fail, they do not get smaller than this.
+const SMALLEST: usize = 8;
+/// After so many batches in a row that the store was too busy for, or failed in an unknown way, one is applied one by one.
+const BUSY: u32 = 3;
 
 /// Why a cycle could not go on. Nothing is lost: what was not let go comes again.
 #[derive(Debug, Error)]
@@ -58,6 +62,10 @@ pub(super) struct Drain {
     freed: bool,
     gone: Vec<Parcel>,
     removal: Option<Removal>,
+    /// The size of the next batch.
+    pub(super) limit: usize,
+    /// Troubles in a row that were no outage.
+    busy: u32,
     rate: Arc<Rate>,
     drained: u64,
     /// Writes were held back since the last batch: what waits now is a backlog.
@@ -82,6 +90,8 @@ impl Drain {
             freed: false,
             gone: Vec::new(),
             removal: None,
+            limit: settings.batch_size.max(1),
+            busy: 0,
             rate,
             drained: 0,
             held_back: true,
@@ -93,10 +103,26 @@ impl Drain {
     pub(super) async fn cycle(&mut self) -> Result<Progress, Trouble> {
         let worked = self.work().await;
         let let_go = self.let_go().await;
-        if worked.is_err() || let_go.is_err() {
-            self.cursors.rewind();
+        let outcome = let_go.and(worked);
+        let most = self.settings.batch_size.max(1);
+        match &outcome {
+            Ok(_) => {
+                self.busy = 0;
+                self.limit = (self.limit * 2).min(most);
+            }
+            Err(trouble) => {
+                self.cursors.rewind();
+                self.limit = (self.limit / 4).max(SMALLEST).min(most);
+                let outage = matches!(trouble, Trouble::Store(error) if error.is_outage());
+                self.busy = if outage { 0 } else { self.busy.saturating_add(1) };
+            }
         }
-        let_go.and(worked)
+        outcome
+    }
+
+    /// True when it is time to find out whether a single operation keeps the store from taking the others.
+    pub(super) fn is_careful(&self) -> bool {
+        self.busy >= BUSY
     }
 
     async fn work(&mut self) -> Result<Progress, Trouble> {
@@ -222,7 +248,7 @@ impl Drain {
     }
 
     fn note_backlog(&mut self, taken: usize) {
-        let full = taken >= self.settings.batch_size;
+        let full = taken >= self.limit;
         if self.backlog.is_none() && taken > 0 && (full || self.held_back) {
             tracing::info!("draining a backlog");
             self.backlog = Some(Backlog {

@@ -21,7 +21,9 @@
 //! entity has, the failed one is not tried again, as it would come too late, and becomes a dead letter at once.
 //!
 //! **A transient failure** counts for nothing: everything is kept, the breaker is told, and the processor backs off with
-//! full jitter, or until the monitor says "up".
+//! full jitter, or until the monitor says "up". Batches get smaller with each failure and grow again with each success, so
+//! that a slow Postgres gets what it can do within the deadline. When failures that are no outage keep coming, the batch is
+//! applied one by one: an operation that the store never takes then holds back its own lane only.
 //!
 //! **Bounds.** A batch, at most one batch on its way out, and at most [`ProcessorSettings::parked_lanes`] parked
 //! operations are in memory. When that many lanes are parked, the next failing operation gets its tries one after the other

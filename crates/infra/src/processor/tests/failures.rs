@@ -196,3 +196,44 @@ async fn a_panic_anywhere_else_starts_the_drain_again() {
     assert_eq!(stage.buffer.panics.load(Ordering::SeqCst), 0);
     assert_eq!(stage.store.log(), [operation.id]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_the_store_is_never_ready_for_holds_back_its_own_lane_only() {
+    let stage = Stage::new();
+    let stuck = UserId::random();
+    let first = stage.create(stuck);
+    let unwelcome = stage.create(stuck);
+    stage.create(stuck);
+    lock(&stage.store.plan).unwelcome.insert(unwelcome.id);
+    let others: Vec<_> = users(300).into_iter().map(|user| stage.create(user)).collect();
+    let handle = stage.start(ProcessorSettings::default());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let applied: HashSet<_> = stage.store.log().into_iter().collect();
+    assert_eq!(applied.len(), 301);
+    assert!(
+        others
+            .iter()
+            .chain([&first])
+            .all(|other| applied.contains(&other.id))
+    );
+    assert_eq!(stage.buffer.len(), 2);
+    assert_eq!(stage.buffer.letters(), []);
+    lock(&stage.store.plan).unwelcome.clear();
+    stage.emptied(&handle).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_shrink_while_they_fail_and_grow_again_when_they_do_not() {
+    let stage = Stage::new();
+    let user = UserId::random();
+    for _ in 0..600 {
+        stage.create(user);
+    }
+    lock(&stage.store.plan).away = 3;
+    let handle = stage.start(ProcessorSettings::default());
+    stage.emptied(&handle).await;
+    assert_eq!(
+        stage.store.transactions(),
+        [500, 125, 31, 8, 16, 32, 64, 128, 256, 96]
+    );
+}

@@ -197,6 +197,8 @@ pub(super) struct Plan {
     pub(super) poison: HashSet<OperationId>,
     /// Refused this many times.
     pub(super) refusals: HashMap<OperationId, u32>,
+    /// The store is never ready for it.
+    pub(super) unwelcome: HashSet<OperationId>,
     /// Makes the store panic.
     pub(super) panics: HashSet<OperationId>,
     /// Transient failures to come, whatever the odds.
@@ -296,6 +298,9 @@ impl ReplayStore for FakeStore {
             if rows.applied.contains_key(&operation.id) {
                 continue;
             }
+            if plan.unwelcome.contains(&operation.id) {
+                return Err(BatchError::Transient(busy()));
+            }
             let again = plan.refusals.get_mut(&operation.id).filter(|left| **left > 0);
             let refused = again.map(|left| *left -= 1).is_some();
             if refused || plan.poison.contains(&operation.id) {
@@ -308,6 +313,13 @@ impl ReplayStore for FakeStore {
             return Err(BatchError::Transient(StoreError::unavailable("closed")));
         }
         Ok(verdicts)
+    }
+}
+
+fn busy() -> StoreError {
+    StoreError::Busy {
+        reason: "serialization",
+        source: None,
     }
 }
 
