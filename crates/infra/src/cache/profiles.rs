@@ -1,0 +1,86 @@
+//! The last known profiles.
+
+use gravity_domain::id::UserId;
+use gravity_domain::profile::Profile;
+use gravity_domain::sync::Found;
+use gravity_domain::sync::ports::EntityCache;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+use uuid::Uuid;
+
+/// Remembers the profiles seen last.
+#[derive(Debug)]
+pub struct KnownProfiles {
+    profiles: Cache<UserId, Profile>,
+}
+
+impl KnownProfiles {
+    /// Remembers at most `max` profiles (about 1 KiB each, 10 KiB at most); those used longest ago are forgotten.
+    pub fn new(max: u64) -> Self {
+        let profiles = Cache::builder()
+            .max_capacity(max)
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
+        Self { profiles }
+    }
+
+    /// Forgets a profile that may be out of date.
+    pub fn forget(&self, user: UserId) {
+        self.profiles.invalidate(&user);
+    }
+}
+
+impl EntityCache<Profile> for KnownProfiles {
+    fn find(&self, user: UserId, id: Uuid) -> Found<Profile> {
+        if user.0 != id {
+            return Found::Absent;
+        }
+        self.profiles.get(&user).map_or(Found::Unknown, Found::Known)
+    }
+
+    fn learn(&self, profile: Profile) {
+        self.profiles
+            .entry(profile.id)
+            .and_upsert_with(|known| match known {
+                Some(known) if known.value().version > profile.version => known.into_value(),
+                _ => profile,
+            });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gravity_domain::auth::{Role, UserStatus, Username};
+    use gravity_domain::clock::{Hlc, Timestamp};
+    use gravity_domain::sync::Lww;
+
+    fn profile(version: u64) -> Profile {
+        Profile {
+            id: UserId(Uuid::from_u128(1)),
+            username: Username::parse("alice").unwrap(),
+            name: Lww::new(None, Hlc::ZERO),
+            avatar_url: Lww::new(None, Hlc::ZERO),
+            role: Role::User,
+            status: UserStatus::Active,
+            created_at: Timestamp::EPOCH,
+            updated_at: Timestamp::EPOCH,
+            version,
+        }
+    }
+
+    #[test]
+    fn a_profile_never_goes_back_to_an_older_version() {
+        let known = KnownProfiles::new(10);
+        let id = profile(1).id;
+        assert_eq!(known.find(id, id.0), Found::Unknown);
+        known.learn(profile(2));
+        known.learn(profile(1));
+        assert_eq!(known.find(id, id.0), Found::Known(profile(2)));
+        known.learn(profile(3));
+        assert_eq!(known.find(id, id.0), Found::Known(profile(3)));
+        assert_eq!(known.find(id, Uuid::from_u128(2)), Found::Absent);
+        known.forget(id);
+        assert_eq!(known.find(id, id.0), Found::Unknown);
+    }
+}
