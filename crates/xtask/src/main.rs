@@ -5,7 +5,9 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command line program
 
+mod bench;
 mod dev;
+mod faults;
 mod lint;
 mod openapi;
 mod outage;
@@ -38,10 +40,14 @@ enum Command {
     Dev(dev::Arguments),
     /// Kill, stop or restart a part of the running `dev`, to see what happens
     Outage(outage::Arguments),
+    /// Break everything around the server, and check every promise
+    Faults(faults::Arguments),
     /// Run all tests, with the stores they need
     Test(test::Arguments),
     /// Formatting, clippy, documentation and dependency rules; warnings are errors
     Lint(lint::Arguments),
+    /// Measure the write path, each figure beside its baseline
+    Bench(bench::Arguments),
     /// Write openapi.json from the code
     Openapi(openapi::Arguments),
 }
@@ -51,8 +57,10 @@ fn main() -> ExitCode {
     let outcome = workspace::enter().and_then(|()| match &arguments.command {
         Command::Dev(arguments) => dev::run(arguments),
         Command::Outage(arguments) => outage::run(arguments),
+        Command::Faults(arguments) => faults::run(arguments),
         Command::Test(arguments) => test::run(arguments),
         Command::Lint(arguments) => lint::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
         Command::Openapi(arguments) => openapi::run(arguments),
     });
     outcome.unwrap_or_else(|error| {

@@ -15,6 +15,8 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Outcome {
     install::ensure(&mut |line| eprintln!("==> {line}"))?;
+    // The short fault schedules run the program itself.
+    workspace::build_server(false)?;
     let (postgres, redis) = (Postgres::start_private()?, Redis::start_private()?);
     let mut test = workspace::cargo();
     test.arg("test");

@@ -51,12 +51,15 @@ impl<'a> Span<'a> {
                 Some(attempt.node) != node && matches!(attempt.outcome, Err(Failure::Silent(_)))
             })
         };
-        let end = match ack {
+        let last_ack = attempts.iter().rev().find(|attempt| attempt.outcome.is_ok());
+        let end = match (ack, last_ack) {
             // Another node may still be about to stamp it.
-            Some((attempt, _)) if silent_at(Some(attempt.node)) => Time::MAX,
-            Some((attempt, _)) => attempt.end,
-            None if silent_at(None) => Time::MAX,
-            None => attempts.last().map_or(Time::MAX, |attempt| attempt.end),
+            (Some((attempt, _)), _) if silent_at(Some(attempt.node)) => Time::MAX,
+            // A replay on another node may have taken effect first.
+            (Some((attempt, _)), Some(last)) if history.rules.nodes > 1 => attempt.end.max(last.end),
+            (Some((attempt, _)), _) => attempt.end,
+            (None, _) if silent_at(None) => Time::MAX,
+            (None, _) => attempts.last().map_or(Time::MAX, |attempt| attempt.end),
         };
         let operation = ack.map(|(_, ack)| ack.operation.as_str());
         let facts = &history.facts;

@@ -26,6 +26,7 @@ pub mod fault_proxy;
 use std::io;
 use std::path::PathBuf;
 
+pub use self::port::free as free_port;
 pub use self::postgres::{Postgres, PostgresOptions};
 pub use self::redis::{Redis, RedisOptions};
 pub use self::wait::poll_until;

@@ -12,7 +12,8 @@ const COUNT: u16 = 12_000;
 const TRIES: u64 = 200;
 
 /// A port nobody listens on now. Another process may still take it first: retry when the server cannot bind it.
-pub(crate) fn free() -> Option<u16> {
+#[must_use]
+pub fn free() -> Option<u16> {
     let random = RandomState::new();
     (0..TRIES)
         .map(|attempt| LOWEST + u16::try_from(random.hash_one(attempt) % u64::from(COUNT)).unwrap_or(0))

@@ -1,0 +1,486 @@
+//! One schedule from start to verdict.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use gravity_test_support::history::{
+    self, Broken, Event, Facts, Failure, History, Row, Rules, Seen, Violation,
+};
+use gravity_test_support::services::databases::TestDatabase;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
+
+use crate::act::Stage;
+use crate::admin;
+use crate::client::Client;
+use crate::disk::SmallDisk;
+use crate::facts;
+use crate::node::Node;
+use crate::plan::{Kind, Plan};
+use crate::stores::{ROLE, Stores};
+use crate::user::{Journal, Line, User};
+use crate::{Failure as Stop, Options};
+
+/// A server must answer within this after a start.
+const START_PATIENCE: Duration = Duration::from_secs(20);
+/// Users end their last request within this.
+const END_PATIENCE: Duration = Duration::from_secs(60);
+/// Healed to drained.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(25);
+/// The write deadline is a second at most; the rest is for a busy machine.
+const REQUEST_LIMIT_US: u64 = 5_000_000;
+const POLL: Duration = Duration::from_millis(40);
+/// Different violations that are printed for one schedule.
+const MOST_SHOWN: usize = 4;
+
+/// What happened, in numbers.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Tally {
+    /// Writes answered as committed.
+    pub committed: u64,
+    /// Writes answered as buffered.
+    pub buffered: u64,
+    /// Writes that never got an answer.
+    pub unanswered: u64,
+    /// Requests sent again.
+    pub retries: u64,
+    /// Answers 503.
+    pub unavailable: u64,
+    /// Reads answered 200 or 404.
+    pub reads: u64,
+    /// Dead letters.
+    pub letters: u64,
+    /// Operations that a newer write had overtaken.
+    pub superseded: u64,
+    /// The slowest answer in milliseconds.
+    pub slowest_ms: u64,
+}
+
+impl Tally {
+    /// Adds another schedule's.
+    pub fn add(&mut self, other: &Self) {
+        self.committed += other.committed;
+        self.buffered += other.buffered;
+        self.unanswered += other.unanswered;
+        self.retries += other.retries;
+        self.unavailable += other.unavailable;
+        self.reads += other.reads;
+        self.letters += other.letters;
+        self.superseded += other.superseded;
+        self.slowest_ms = self.slowest_ms.max(other.slowest_ms);
+    }
+
+    fn of(history: &History) -> Self {
+        let mut tally = Self {
+            letters: history.facts.letters.len() as u64,
+            superseded: history
+                .facts
+                .applied
+                .iter()
+                .filter(|applied| applied.superseded)
+                .count() as u64,
+            ..Self::default()
+        };
+        for event in &history.events {
+            match event {
+                Event::Write(write) => {
+                    tally.retries += write.attempts.len() as u64 - 1;
+                    let ack = write
+                        .attempts
+                        .iter()
+                        .find_map(|attempt| attempt.outcome.as_ref().ok());
+                    match ack {
+                        Some(ack) if ack.status == 202 => tally.buffered += 1,
+                        Some(_) => tally.committed += 1,
+                        None => tally.unanswered += 1,
+                    }
+                    for attempt in &write.attempts {
+                        tally.answer(attempt.end - attempt.start, attempt.outcome.as_ref().err());
+                    }
+                }
+                Event::Read(read) => match &read.seen {
+                    Seen::Failed(failure) => tally.answer(read.end - read.start, Some(failure)),
+                    _ => {
+                        tally.reads += 1;
+                        tally.answer(read.end - read.start, None);
+                    }
+                },
+            }
+        }
+        tally
+    }
+
+    fn answer(&mut self, took: u64, failure: Option<&Failure>) {
+        if let Some(Failure::Refused { status: 503, .. }) = failure {
+            self.unavailable += 1;
+        }
+        if !matches!(failure, Some(Failure::Silent(_))) {
+            self.slowest_ms = self.slowest_ms.max(took / 1_000);
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} committed, {} buffered, {} unanswered, {} retries, {} x 503, {} reads, {} letters, {} superseded, slowest {} ms",
+            self.committed,
+            self.buffered,
+            self.unanswered,
+            self.retries,
+            self.unavailable,
+            self.reads,
+            self.letters,
+            self.superseded,
+            self.slowest_ms,
+        )
+    }
+}
+
+/// What became of a schedule.
+pub(crate) struct Outcome {
+    pub(crate) tally: Tally,
+    pub(crate) violations: Vec<String>,
+}
+
+/// Runs one schedule.
+pub(crate) async fn run(plan: &Plan, stores: &Stores, options: &Options) -> Result<Outcome, Stop> {
+    stores.heal().await?;
+    let home = tempfile::Builder::new().prefix("gravity-faults-").tempdir()?;
+    let database = stores.database(&options.server).await?;
+    let stage = set_up(plan, stores, options, home.path(), &database)?;
+    let scene = Scene {
+        plan,
+        stage,
+        database,
+    };
+    let outcome = scene.play(options).await;
+    scene.stage.evict().await?;
+    for node in &scene.stage.nodes {
+        node.kill();
+    }
+    if let Ok(outcome) = &outcome
+        && !outcome.violations.is_empty()
+    {
+        keep(plan, options, &home, &outcome.violations)?;
+    }
+    if outcome.is_err() {
+        keep(plan, options, &home, &[])?;
+    }
+    outcome
+}
+
+fn set_up<'a>(
+    plan: &Plan,
+    stores: &'a Stores,
+    options: &Options,
+    home: &Path,
+    database: &TestDatabase,
+) -> Result<Stage<'a>, Stop> {
+    let environment = [
+        (
+            "DATABASE_URL".to_owned(),
+            format!(
+                "postgres://{ROLE}@127.0.0.1:{}/{}?sslmode=disable",
+                stores.postgres_proxy.port(),
+                database.name()
+            ),
+        ),
+        (
+            "REDIS_URL".to_owned(),
+            format!("redis://127.0.0.1:{}", stores.redis_proxy.port()),
+        ),
+    ];
+    let disk = if plan.small_disk {
+        SmallDisk::mount(&home.join("node0"))
+    } else {
+        None
+    };
+    let mut nodes = Vec::new();
+    for node in 0..plan.nodes {
+        let node = Node::new(plan, &options.server, home, &format!("node{node}"), &environment)?;
+        nodes.push(Arc::new(node));
+    }
+    Ok(Stage {
+        stores,
+        nodes,
+        disk,
+        intruder: Mutex::default(),
+        notes: Mutex::default(),
+        stuck: Mutex::default(),
+    })
+}
+
+struct Scene<'a> {
+    plan: &'a Plan,
+    stage: Stage<'a>,
+    database: TestDatabase,
+}
+
+impl Scene<'_> {
+    async fn play(&self, options: &Options) -> Result<Outcome, Stop> {
+        let bases: Vec<String> = self.stage.nodes.iter().map(|node| node.base()).collect();
+        let admin = Client::new(&bases, &Uuid::from_u128(0xad).to_string(), "admin")?;
+        let users = self.users(&bases).await?;
+        let initial = facts::profiles(&self.database.connect().await?).await?;
+        for node in &self.stage.nodes {
+            node.start()?;
+        }
+        for node in 0..self.plan.nodes {
+            if let Err(last) = self.settled(&admin, node, START_PATIENCE).await {
+                let log = self.stage.nodes[node].log();
+                return Err(format!("the server did not become ready: {last}\n{log}").into());
+            }
+        }
+        let journal = Arc::new(Journal::new());
+        let stragglers = self.perform(&users, &journal).await?;
+        let mut broken = self.after_the_acts(stragglers);
+        self.heal().await?;
+        for node in 0..self.plan.nodes {
+            if let Err(last) = self.settled(&admin, node, DRAIN_PATIENCE).await {
+                broken.push(format!(
+                    "R8 fast back: node {node} was not ready and drained {DRAIN_PATIENCE:?} after everything was healed: {last}"
+                ));
+            }
+        }
+        let events = journal.take();
+        let history = self.record(&admin, &users, events, initial).await;
+        let history = match history {
+            Ok(history) => history,
+            Err(error) if !broken.is_empty() => {
+                broken.push(format!("nothing more can be said: {error}"));
+                return Ok(self.outcome(Tally::default(), broken));
+            }
+            Err(error) => return Err(error),
+        };
+        broken.extend(self.panics());
+        broken.extend(judge(&history));
+        let tally = Tally::of(&history);
+        if self.plan.kind.must_buffer() && tally.buffered == 0 {
+            broken.push("R7 fast in the dark: Postgres was away, and no write was accepted meanwhile".into());
+        }
+        if options.keep_going && !broken.is_empty() {
+            broken.truncate(MOST_SHOWN + 2);
+        }
+        Ok(self.outcome(tally, broken))
+    }
+
+    fn outcome(&self, tally: Tally, broken: Vec<String>) -> Outcome {
+        let notes = self
+            .stage
+            .notes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .join("; ");
+        let about = |text: String| {
+            format!(
+                "BROKEN in schedule {} of seed {} ({}{}{notes})\n{text}",
+                self.plan.index,
+                self.plan.seed,
+                self.plan.kind.name(),
+                if notes.is_empty() { "" } else { "; " },
+            )
+        };
+        Outcome {
+            tally,
+            violations: broken.into_iter().map(about).collect(),
+        }
+    }
+
+    /// Half of the users have a row, and so a profile; the others are machine accounts.
+    async fn users(&self, bases: &[String]) -> Result<Vec<Arc<User>>, Stop> {
+        let postgres = self.database.connect().await?;
+        let mut random = self.plan.random(0);
+        let mut users = Vec::new();
+        for number in 0..self.plan.users {
+            let id = Uuid::from_u64_pair(random.next(), random.next());
+            let has_profile = number % 2 == 0;
+            if has_profile {
+                let insert =
+                    "INSERT INTO users (id, username, created_at, updated_at) VALUES ($1, $2, now(), now())";
+                let username = format!("user{number}");
+                postgres.execute(insert, &[&id, &username]).await?;
+            }
+            let role = if has_profile { "user" } else { "service" };
+            let client = Client::new(bases, &id.to_string(), role)?;
+            users.push(Arc::new(User::new(id.to_string(), has_profile, client)));
+        }
+        Ok(users)
+    }
+
+    /// Users and faults, side by side. How many users did not come to an end.
+    async fn perform(&self, users: &[Arc<User>], journal: &Arc<Journal>) -> Result<usize, Stop> {
+        let mut lines = JoinSet::new();
+        let mut stream = 1;
+        for (number, user) in users.iter().enumerate() {
+            // Every third user has two requests running at a time.
+            for _ in 0..=usize::from(number % 3 == 0) {
+                let line = Line {
+                    user: Arc::clone(user),
+                    journal: Arc::clone(journal),
+                    random: self.plan.random(stream),
+                    nodes: self.plan.nodes,
+                    node: number % self.plan.nodes,
+                    give_up: self.plan.give_up,
+                };
+                stream += 1;
+                lines.spawn(line.run());
+            }
+        }
+        let began = Instant::now();
+        for step in &self.plan.steps {
+            sleep_until(began + Duration::from_millis(step.at)).await;
+            self.stage.act(step.act).await?;
+        }
+        sleep_until(began + Duration::from_millis(self.plan.length)).await;
+        journal.end();
+        let all = async { while lines.join_next().await.is_some() {} };
+        // Whoever is still asking then has met a request that never ends.
+        let _ = tokio::time::timeout(END_PATIENCE, all).await;
+        Ok(lines.len())
+    }
+
+    fn after_the_acts(&self, stragglers: usize) -> Vec<String> {
+        let mut broken =
+            std::mem::take(&mut *self.stage.stuck.lock().unwrap_or_else(PoisonError::into_inner));
+        if stragglers > 0 {
+            broken.push(format!(
+                "R7 fast in the dark: {stragglers} users wait for answers that never come"
+            ));
+        }
+        for (number, node) in self.stage.nodes.iter().enumerate() {
+            // One that finds its buffer in use may refuse to start.
+            if self.plan.kind != Kind::Locked && node.ended_by_itself() {
+                broken.push(format!("node {number} ended by itself:\n{}", tail(&node.log())));
+            }
+        }
+        broken
+    }
+
+    async fn heal(&self) -> Result<(), Stop> {
+        if let Some(disk) = &self.stage.disk {
+            disk.free();
+        }
+        self.stage.evict().await?;
+        self.stage.stores.heal().await?;
+        for node in &self.stage.nodes {
+            node.start()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the node is ready with an empty buffer, and still is a little later.
+    async fn settled(&self, admin: &Client, node: usize, patience: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + patience;
+        let mut in_a_row = 0;
+        loop {
+            match admin.is_settled(node).await {
+                Ok(()) => in_a_row += 1,
+                Err(last) if Instant::now() > deadline => return Err(last),
+                Err(_) => in_a_row = 0,
+            }
+            if in_a_row >= 3 {
+                return Ok(());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// A request that its client gave up may still be under way: what differs is looked at again.
+    async fn record(
+        &self,
+        admin: &Client,
+        users: &[Arc<User>],
+        events: Vec<Event>,
+        initial: Vec<Row>,
+    ) -> Result<History, Stop> {
+        let url = self.stage.stores.postgres.url(self.database.name());
+        let postgres = admin::connect(&url).await?;
+        let mut history = History {
+            rules: Rules {
+                nodes: self.plan.nodes,
+                damaged: self.plan.kind == Kind::Damage,
+                postgres_untouched: self.plan.kind.leaves_postgres_alone(),
+                request_limit: REQUEST_LIMIT_US,
+            },
+            events,
+            facts: Facts::default(),
+        };
+        for _ in 0..3 {
+            history.facts = facts::gather(&postgres, admin, self.plan.nodes, users, &history.events).await?;
+            history.facts.initial.clone_from(&initial);
+            if !history::check(&history)
+                .iter()
+                .any(|found| found.broken == Broken::Diverged)
+            {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        }
+        Ok(history)
+    }
+
+    fn panics(&self) -> Vec<String> {
+        // A damaged store may panic while it is opened; that is caught, logged and counted.
+        if self.plan.kind == Kind::Damage {
+            return Vec::new();
+        }
+        let logs = self.stage.nodes.iter().map(|node| node.log());
+        let panicked = logs.filter_map(|log| {
+            let line = log.lines().find(|line| line.contains("panicked"))?;
+            Some(format!("the server panicked: {line}"))
+        });
+        panicked.collect()
+    }
+}
+
+/// One violation of each kind, with the shortest history that shows it.
+fn judge(history: &History) -> Vec<String> {
+    let mut seen = BTreeSet::new();
+    let mut all = history::check(history);
+    let total = all.len();
+    all.retain(|found| seen.insert(found.broken));
+    all.truncate(MOST_SHOWN);
+    let text = |found: &Violation| {
+        let small = history::shrink(history, found);
+        let entity = found.entity.as_deref().unwrap_or("-");
+        let events = if found.entity.is_some() {
+            history::show(&small)
+        } else {
+            String::new()
+        };
+        format!(
+            "{}\n  {} (entity {entity}; {total} violations in all)\n{events}",
+            found.broken.promise(),
+            found.message,
+        )
+    };
+    all.iter().map(text).collect()
+}
+
+/// Keeps the logs and what was found.
+fn keep(plan: &Plan, options: &Options, home: &TempDir, violations: &[String]) -> Result<(), Stop> {
+    let folder = options.evidence.join(format!("{}-{}", plan.seed, plan.index));
+    fs::create_dir_all(&folder)?;
+    for entry in fs::read_dir(home.path())? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            fs::copy(entry.path(), folder.join(entry.file_name()))?;
+        }
+    }
+    fs::write(folder.join("plan.txt"), format!("{plan:#?}\n"))?;
+    fs::write(folder.join("violations.txt"), violations.join("\n\n"))?;
+    Ok(())
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(12)..].join("\n")
+}
