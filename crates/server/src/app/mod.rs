@@ -42,6 +42,9 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+/// For the first word of the monitors, and for the buffer to open, before `/ready` says yes without them.
+const FIRST_PING_PATIENCE: Duration = Duration::from_secs(2);
+const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 /// For a batch in hand, after the last drain has had its time.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -174,6 +177,11 @@ impl App {
         self.io.handle()
     }
 
+    /// What the handlers work with.
+    pub fn state(&self) -> web::Data<ApiState> {
+        self.state.clone()
+    }
+
     /// Serves on `listener` until `shutdown` is cancelled, then stops in order. Blocks; must not be called from async code.
     ///
     /// # Errors
@@ -192,7 +200,7 @@ impl App {
             tracing::info!("refusing connections; requests in flight finish");
             http.stop(true).await;
         });
-        self.health.serving();
+        let ready = self.io.spawn(self.until_ready());
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -200,8 +208,21 @@ impl App {
         );
         let served = system.block_on(server);
         stopping.abort();
+        ready.abort();
         self.wind_down();
         served
+    }
+
+    /// `/ready` stays 503 until it is known which stores are there, and the buffer has been opened or goes on failing to.
+    fn until_ready(&self) -> impl Future<Output = ()> + use<> {
+        let (health, buffer) = (Arc::clone(&self.health), self.buffer.clone());
+        async move {
+            tokio::join!(
+                health.until_known(FIRST_PING_PATIENCE),
+                buffer.wait_until_open(OPEN_PATIENCE)
+            );
+            health.serving();
+        }
     }
 
     fn server(&self, listener: TcpListener) -> io::Result<Server> {
@@ -263,6 +284,17 @@ fn recorder() -> Result<PrometheusHandle, BuildError> {
     let recorder = telemetry::metrics()?;
     gravity_api::middleware::describe_metrics();
     gravity_infra::write_buffer::describe_metrics();
+    // Alerts look for a rise, and a series that begins with its first event has none.
+    for reason in ["full", "unavailable"] {
+        metrics::counter!("gravity_buffer_refused_total", "reason" => reason).increment(0);
+    }
+    for name in [
+        "gravity_buffer_damaged_total",
+        "gravity_buffer_records_lost_total",
+        "gravity_clock_skew_total",
+    ] {
+        metrics::counter!(name).increment(0);
+    }
     Ok(recorder)
 }
 
