@@ -1,15 +1,14 @@
 //! Logs, traces and metrics.
 //!
 //! Log lines go to stdout, `pretty` or `json`. Spans go to an OTLP collector when one is set: they are batched on a thread of
-//! their own, dropped when it cannot be reached, and never hold anything up. `traceparent` is understood and
-//! passed on whether or not there is a collector. Metrics are recorded in this process and rendered on request.
+//! their own, dropped when it cannot be reached, and never hold anything up; a caller's `traceparent` is continued. The log
+//! filter has no say in spans. Metrics are recorded in this process and rendered on request.
 
 use crate::config::{LogFormat, TelemetryConfig};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::KeyValue;
-use opentelemetry::propagation::TextMapCompositePropagator;
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_otlp::{WithExportConfig, WithHttpConfig as _};
+use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -18,6 +17,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use thiserror::Error;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
@@ -59,29 +59,29 @@ impl Telemetry {
     /// # Errors
     /// [`TelemetryError`].
     pub fn start(config: &TelemetryConfig) -> Result<Self, TelemetryError> {
-        opentelemetry::global::set_text_map_propagator(TextMapCompositePropagator::new(vec![Box::new(
-            TraceContextPropagator::new(),
-        )]));
-        let provider = provider(config)?;
+        opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
         let filter = EnvFilter::builder().parse_lossy(&config.log_filter);
-        let tracer = provider.tracer("gravity");
-        let logs: Box<dyn Layer<_> + Send + Sync> = match config.log_format {
-            LogFormat::Pretty => tracing_subscriber::fmt::layer().boxed(),
+        let logs: Box<dyn Layer<Registry> + Send + Sync> = match config.log_format {
+            LogFormat::Pretty => tracing_subscriber::fmt::layer().with_filter(filter).boxed(),
             LogFormat::Json => tracing_subscriber::fmt::layer()
                 .json()
                 .flatten_event(true)
                 .with_span_list(false)
+                .with_filter(filter)
                 .boxed(),
         };
+        let provider = provider(config)?;
+        let spans = provider.as_ref().map(|provider| {
+            tracing_opentelemetry::layer()
+                .with_tracer(provider.tracer("gravity"))
+                .with_filter(LevelFilter::INFO)
+        });
         Registry::default()
-            .with(filter)
-            .with(tracing_opentelemetry::layer().with_tracer(tracer))
             .with(logs)
+            .with(spans)
             .try_init()
             .map_err(|_| TelemetryError::Twice)?;
-        Ok(Self {
-            provider: Some(provider),
-        })
+        Ok(Self { provider })
     }
 }
 
@@ -94,26 +94,27 @@ impl Drop for Telemetry {
     }
 }
 
-fn provider(config: &TelemetryConfig) -> Result<SdkTracerProvider, TelemetryError> {
+fn provider(config: &TelemetryConfig) -> Result<Option<SdkTracerProvider>, TelemetryError> {
+    let Some(endpoint) = &config.otlp_endpoint else {
+        return Ok(None);
+    };
     let resource = Resource::builder()
         .with_service_name(config.service_name.clone())
         .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
         .build();
     let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(config.trace_sample_ratio)));
-    let builder = SdkTracerProvider::builder()
-        .with_resource(resource)
-        .with_sampler(sampler);
-    let Some(endpoint) = &config.otlp_endpoint else {
-        return Ok(builder.build());
-    };
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_endpoint(endpoint)
         .with_timeout(EXPORT_TIMEOUT)
-        .with_headers(std::collections::HashMap::new())
         .build()
         .map_err(|error| TelemetryError::Exporter(error.to_string()))?;
-    Ok(builder.with_batch_exporter(Watched::new(exporter)).build())
+    let provider = SdkTracerProvider::builder()
+        .with_resource(resource)
+        .with_sampler(sampler)
+        .with_batch_exporter(Watched::new(exporter))
+        .build();
+    Ok(Some(provider))
 }
 
 /// Counts failed exports, and logs when they begin and end.
@@ -182,16 +183,64 @@ fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
 
     #[test]
     fn the_recorder_is_shared_and_renders_seconds_as_buckets() {
         let first = metrics().unwrap();
-        metrics::histogram!("gravity_test_seconds").record(0.003);
+        metrics::histogram!("test_of_seconds").record(0.003);
         let text = metrics().unwrap().render();
-        assert!(
-            text.contains("gravity_test_seconds_bucket{le=\"0.005\"} 1"),
-            "{text}"
-        );
+        assert!(text.contains("test_of_seconds_bucket{le=\"0.005\"} 1"), "{text}");
         assert_eq!(first.render(), text);
+    }
+
+    /// What looks like a metric of ours and stands after `before`.
+    fn names(text: &str, before: char) -> BTreeSet<String> {
+        let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+        text.match_indices("gravity_")
+            .filter(|(at, _)| before == '\0' || text[..*at].ends_with(before))
+            .map(|(at, _)| text[at..].chars().take_while(|c| is_part(*c)).collect())
+            .collect()
+    }
+
+    fn read_all(folder: &Path, extensions: &[&str], text: &mut String) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            if path.is_dir() {
+                read_all(&path, extensions, text);
+            } else if extension.is_some_and(|extension| extensions.contains(&extension)) {
+                text.push_str(&std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn every_metric_is_in_the_operations_guide_and_only_metrics_that_exist_are_watched() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut code = String::new();
+        for name in ["usecase", "infra", "api", "server"] {
+            read_all(&root.join("crates").join(name).join("src"), &["rs"], &mut code);
+        }
+        // Crates and parameters of the test harness have such names too, but are never quoted whole.
+        let exist: BTreeSet<String> = names(&code, '"')
+            .into_iter()
+            .filter(|name| name.len() > 12)
+            .collect();
+        let guide = std::fs::read_to_string(root.join("docs/OPERATIONS.md")).unwrap();
+        let described = names(&guide, '`');
+        for name in &exist {
+            assert!(described.contains(name), "{name} is not in docs/OPERATIONS.md");
+        }
+        let mut watched = String::new();
+        read_all(&root.join("deploy"), &["yml", "yaml", "json"], &mut watched);
+        for name in names(&watched, '\0').union(&described) {
+            let base = name.strip_suffix("_bucket").unwrap_or(name);
+            assert!(
+                exist.contains(base),
+                "{name} is watched or described, and does not exist"
+            );
+        }
     }
 }

@@ -7,11 +7,13 @@ use gravity_infra::monitor::{Condition, Connections, StoreState};
 use gravity_infra::processor::ProcessorHandle;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const STARTING: u8 = 0;
 const SERVING: u8 = 1;
 const STOPPING: u8 = 2;
+
+const POLL: Duration = Duration::from_millis(5);
 
 /// What `/health`, `/ready` and `/api/v1/admin/buffer` read.
 pub(super) struct NodeHealth {
@@ -40,8 +42,26 @@ impl NodeHealth {
         }
     }
 
+    /// Waits until every store has been asked once, or `patience` is over.
+    pub(super) async fn until_known(&self, patience: Duration) {
+        let deadline = tokio::time::Instant::now() + patience;
+        let asked = |state: StoreState| state.last_check.is_some();
+        loop {
+            let known = self.connections.snapshot();
+            let all = asked(known.postgres) && known.redis.is_none_or(asked);
+            if all || tokio::time::Instant::now() >= deadline {
+                return;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// From starting; a stop that was asked for meanwhile stands.
     pub(super) fn serving(&self) {
-        self.lifecycle.store(SERVING, Ordering::Release);
+        let (from, to) = (STARTING, SERVING);
+        let _ = self
+            .lifecycle
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
     }
 
     pub(super) fn stopping(&self) {

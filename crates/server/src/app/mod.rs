@@ -255,13 +255,13 @@ impl App {
         let patience = self.config.server.drain_timeout;
         self.io.block_on(async {
             self.workers.stop().await;
-            let emptied = self.processor.drain_now(Instant::now() + patience).await;
+            self.processor.drain_now(Instant::now() + patience).await;
             self.processor.stop(STOP_PATIENCE).await;
             let left = self.buffer.status().size;
             self.buffer.close().await;
             self.clock.release();
             self.stop.cancel();
-            if emptied && left == 0 {
+            if left == 0 {
                 tracing::info!("stopped; the buffer is empty");
             } else {
                 tracing::warn!(

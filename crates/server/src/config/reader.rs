@@ -39,16 +39,21 @@ impl Reader {
 
     /// Adds a problem with `key`.
     pub(super) fn refuse(&mut self, key: &str, why: impl Display) {
-        let source = self
-            .layers
-            .values
-            .get(key)
-            .map_or("", |given| given.source.as_str());
+        let given = self.layers.values.get(key);
+        let is_set = |given: &&Given| given.value.as_str() != Some("");
+        // What nobody has set is nobody's line to correct.
+        let source = given.filter(is_set).map(|given| given.source.as_str());
         let name = match super::names::SHORT_NAMES.iter().find(|(_, of)| *of == key) {
-            Some((name, _)) if !source.starts_with(name) => format!("{key} ({name})"),
+            Some((name, _)) if source.is_none_or(|source| !source.starts_with(name)) => {
+                format!("{key} ({name})")
+            }
             _ => key.to_owned(),
         };
-        self.layers.problems.push(format!("{source}: {name}: {why}"));
+        let line = match source {
+            Some(source) => format!("{source}: {name}: {why}"),
+            None => format!("{name}: {why}"),
+        };
+        self.layers.problems.push(line);
     }
 
     fn given(&mut self, key: &str) -> Option<Given> {
