@@ -7,6 +7,7 @@
 //! reserve           space kept for opening sled on a full disk
 //! store-<engine>/   the store
 //! store-<engine>.new/   a smaller store being made from an empty one
+//! store-<engine>.before/   the store as it was before it was opened, until it is known that nothing is missing
 //! store-<engine>.damaged-<unix time>/   set aside, never deleted; `salvaged` in it says that its operations were saved
 //! ```
 
@@ -65,22 +66,68 @@ impl Directory {
         }
     }
 
-    /// Renames a damaged store, with the watermark of that moment beside it.
+    /// Sets a damaged store aside, as it was before it was opened if that is known, with the watermark of that moment
+    /// beside it.
     pub(super) fn set_aside(&self, now: Timestamp) -> io::Result<PathBuf> {
-        let store = self.store();
-        let mut aside = store.with_extension(format!("damaged-{}", now.millis() / 1_000));
+        if self.before().exists() {
+            std::fs::remove_dir_all(self.store())?;
+            std::fs::rename(self.before(), self.store())?;
+        }
+        self.rename_damaged(&self.store(), now)
+    }
+
+    fn rename_damaged(&self, dir: &Path, now: Timestamp) -> io::Result<PathBuf> {
+        let name = format!("damaged-{}", now.millis() / 1_000);
+        let mut aside = self.store().with_extension(&name);
         for n in 1u32.. {
             if !aside.exists() {
                 break;
             }
-            aside = store.with_extension(format!("damaged-{}-{n}", now.millis() / 1_000));
+            aside = self.store().with_extension(format!("{name}-{n}"));
         }
         if self.watermark().exists() {
-            std::fs::copy(self.watermark(), store.join("watermark"))?;
+            std::fs::copy(self.watermark(), dir.join("watermark"))?;
         }
-        std::fs::rename(&store, &aside)?;
+        std::fs::rename(dir, &aside)?;
         sync_directory(&self.root)?;
         Ok(aside)
+    }
+
+    /// The copy of the store as it was before it was opened.
+    pub(super) fn before(&self) -> PathBuf {
+        self.store().with_extension("before")
+    }
+
+    /// Makes that copy, unless there is one: an earlier opening that did not come to its end has left it.
+    pub(super) fn copy_before(&self) -> io::Result<()> {
+        if self.before().exists() || !self.store().exists() {
+            return Ok(());
+        }
+        let unfinished = self.store().with_extension("copying");
+        let _ = std::fs::remove_dir_all(&unfinished);
+        let copied = copy_files(&self.store(), &unfinished);
+        if copied.is_err() {
+            let _ = std::fs::remove_dir_all(&unfinished);
+        }
+        copied?;
+        std::fs::rename(unfinished, self.before())
+    }
+
+    /// Removes that copy.
+    pub(super) fn remove_before(&self) -> io::Result<()> {
+        if self.before().exists() {
+            std::fs::remove_dir_all(self.before())?;
+        }
+        Ok(())
+    }
+
+    /// Keeps that copy for good, as a damaged store.
+    pub(super) fn keep_before(&self, now: Timestamp) -> io::Result<Option<PathBuf>> {
+        let before = self.before();
+        before
+            .exists()
+            .then(|| self.rename_damaged(&before, now))
+            .transpose()
     }
 
     /// Damaged stores whose operations have not been saved yet, the oldest first.
@@ -126,6 +173,9 @@ impl Directory {
         if self.old_store().exists() && !self.store().exists() && self.new_store().exists() {
             std::fs::rename(self.new_store(), self.store())?;
             sync_directory(&self.root)?;
+        }
+        if self.before().exists() && !self.store().exists() {
+            std::fs::rename(self.before(), self.store())?;
         }
         for leftover in [self.new_store(), self.old_store()] {
             if leftover.exists() && self.store().exists() {
@@ -179,4 +229,18 @@ impl Directory {
             tracing::error!(%error, "the reserve file cannot be removed");
         }
     }
+}
+
+fn copy_files(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let path = entry?.path();
+        let Some(name) = path.file_name() else { continue };
+        if path.is_dir() {
+            copy_files(&path, &to.join(name))?;
+        } else {
+            std::fs::copy(&path, to.join(name))?;
+        }
+    }
+    Ok(())
 }

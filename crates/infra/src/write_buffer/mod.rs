@@ -28,6 +28,7 @@ pub mod salvage;
 mod shared;
 mod slots;
 mod stamps;
+mod upkeep;
 mod watermark;
 mod writer;
 

@@ -1,8 +1,8 @@
 //! How the writer opens its store, and what it does with one that is damaged, too large, or of the other engine.
 //!
-//! In order: take the lock; finish a swap that a crash interrupted; make the reserve; open, setting a damaged store
-//! aside; take over what the other engine's store holds, should the setting have changed; restore what damaged stores
-//! hold; and compare with the watermark, which tells a store that has lost its end without noticing.
+//! In order: take the lock; finish a swap that a crash interrupted; make the reserve; copy what sled might cut off; open,
+//! setting a damaged store aside; take over what the other engine's store holds, should the setting have changed; restore
+//! what damaged stores hold; and compare with the watermark, which tells a store that has lost its end without noticing.
 //!
 //! All of it is done before the first request is served, since restored operations are older than new ones.
 
@@ -10,17 +10,15 @@ use super::directory::Directory;
 use super::engine::{BufferEngine, EngineError, OpenEngine, opening};
 use super::queue::{Counters, Draft, Limits, Parcelled, Refusal};
 use super::salvage::{SalvageReport, Salvaged, Window, salvage_window};
+use super::upkeep::copy_all;
 use super::watermark::{Held, Watermark, WatermarkFile};
-use super::writer::{End, Store, Writer};
+use super::writer::{Store, Writer};
 use super::{measure, query};
-use gravity_domain::sync::DeadLetter;
 use std::path::Path;
 
 /// How far sequence numbers jump when the last one used is not known for certain.
 const JUMP: u64 = 1 << 20;
-const COPY: usize = 256;
-/// A store of this size is made anew, when empty, on a disk that is full.
-const WORTH_SHRINKING: u64 = 8 << 20;
+const BATCH: usize = 256;
 /// How often to try a store that an earlier handle of ours is still letting go of, 10 ms apart.
 const LETTING_GO: u32 = 200;
 
@@ -40,6 +38,7 @@ impl Writer {
             .and_then(WatermarkFile::written)
             .unwrap_or_default();
         self.first_reserve();
+        self.copy_before(mark);
         let (mut store, set_aside) = self.open_or_set_aside()?;
         let last = store.counters.next - 1;
         if mark.acknowledged > last {
@@ -54,9 +53,8 @@ impl Writer {
             self.restore_lost_end(&mut store, mark, last)?;
         }
         self.find_oldest(&mut store)?;
-        if mark.acknowledged > last {
-            self.write_watermark(&store, true);
-        }
+        self.write_watermark(&store, true);
+        self.directory.remove_before()?;
         self.held = None;
         self.generation += 1;
         store.generation = self.generation;
@@ -70,6 +68,20 @@ impl Writer {
             "the write buffer is open"
         );
         Ok(store)
+    }
+
+    /// sled cuts its log off at the first broken entry and says nothing: what follows would be gone before anybody could
+    /// miss it. While something waits, its files are therefore copied first, and the copy is dropped when nothing is
+    /// missing.
+    fn copy_before(&self, mark: Watermark) {
+        let holds = mark.held != Held::default();
+        if holds
+            && self.settings.engine.cuts_off_silently()
+            && self.condemned.is_none()
+            && let Err(error) = self.directory.copy_before()
+        {
+            tracing::error!(%error, "the write buffer's store could not be copied before it is opened");
+        }
     }
 
     fn open_or_set_aside(&mut self) -> Result<(Store, bool), EngineError> {
@@ -152,7 +164,16 @@ impl Writer {
             from: mark.lowest.max(last + 1),
             to: u64::MAX,
         };
-        let (restored, _) = self.restore(store, &self.directory.store(), window)?;
+        let before = self.directory.before();
+        let source = if before.exists() {
+            before
+        } else {
+            self.directory.store()
+        };
+        let (restored, report) = self.restore(store, &source, window)?;
+        if let Some(aside) = self.directory.keep_before(self.wall.now())? {
+            Directory::mark_salvaged(&aside, &format!("{report:?}"))?;
+        }
         self.report_lost(missing.saturating_sub(restored));
         Ok(())
     }
@@ -178,7 +199,7 @@ impl Writer {
         let mut flush = |waiting: &mut Vec<Salvaged>| self.append_found(store, std::mem::take(waiting));
         let report = salvage_window(dir, window, &mut |found| {
             waiting.push(found);
-            if waiting.len() == COPY && result.is_ok() {
+            if waiting.len() == BATCH && result.is_ok() {
                 result = flush(&mut waiting).map(|operations| restored += operations);
             }
         });
@@ -219,29 +240,6 @@ impl Writer {
         Ok(appended)
     }
 
-    /// Makes an empty store that has grown large anew: it never gives space back by itself. Dead letters move along.
-    pub(super) fn shrink(&mut self, store: &mut Store, bytes: u64) -> Result<(), End> {
-        let large = bytes > self.settings.compact_bytes || self.disk_full && bytes > WORTH_SHRINKING;
-        if store.counters.count > 0 || !large {
-            return Ok(());
-        }
-        let path = self.directory.new_store();
-        if let Err(error) = self.make_small_copy(store, &path) {
-            tracing::error!(%error, "the write buffer's store could not be made smaller");
-            let _ = std::fs::remove_dir_all(&path);
-            self.settings.compact_bytes = self.settings.compact_bytes.max(bytes) * 2;
-            return Ok(());
-        }
-        Err(End::Replaced)
-    }
-
-    fn make_small_copy(&self, store: &mut Store, path: &Path) -> Result<(), EngineError> {
-        let mut small = open_at(&*self.opener, path)?;
-        small.counters.next = store.counters.next;
-        copy_letters(store, &mut small)?;
-        close(small)
-    }
-
     /// Says that the buffer is unavailable, and whether operations may be in it.
     pub(super) fn report_unavailable(&mut self, error: &EngineError) {
         if self.failures == 0 {
@@ -263,55 +261,10 @@ impl Writer {
             None => Held::default(),
         }
     }
-
-    fn reserve_missing(&self) -> u64 {
-        match self.settings.engine.needs_reserve() {
-            true => self.directory.reserve_missing(self.settings.reserve_bytes),
-            false => 0,
-        }
-    }
-
-    fn first_reserve(&self) {
-        let missing = self.reserve_missing();
-        let free = self.directory.free_bytes().unwrap_or(u64::MAX);
-        if missing > 0 && !self.disk_full && free > missing.saturating_add(self.settings.min_free_bytes) {
-            self.make_reserve();
-        }
-    }
-
-    fn make_reserve(&self) {
-        if let Err(error) = self.directory.make_reserve(self.settings.reserve_bytes) {
-            tracing::error!(%error, "the write buffer's reserve cannot be made");
-        }
-    }
-
-    /// Gives the reserve to the store, and takes no more appends.
-    pub(super) fn run_out_of_space(&mut self) {
-        if !self.disk_full {
-            tracing::error!("the write buffer's disk is full");
-        }
-        self.directory.release_reserve();
-        self.disk_full = true;
-        self.shared.set_room(false);
-    }
-
-    /// Refuses early on a disk that is nearly full; after a full one, waits until the reserve is back.
-    pub(super) fn check_room(&mut self) {
-        let free = self.directory.free_bytes().unwrap_or(u64::MAX);
-        let missing = self.reserve_missing();
-        let room = free >= self.settings.min_free_bytes;
-        if self.disk_full && free >= self.settings.min_free_bytes.saturating_add(missing) {
-            if missing > 0 {
-                self.make_reserve();
-            }
-            self.disk_full = self.reserve_missing() > 0;
-        }
-        self.shared.set_room(room && !self.disk_full);
-    }
 }
 
 /// Opens a store and learns what it holds.
-fn open_at(opener: &dyn OpenEngine, path: &Path) -> Result<Store, EngineError> {
+pub(super) fn open_at(opener: &dyn OpenEngine, path: &Path) -> Result<Store, EngineError> {
     let mut opened = opening(opener, path);
     for _ in 0..LETTING_GO {
         if !matches!(opened, Err(EngineError::Locked(_))) {
@@ -326,10 +279,19 @@ fn open_at(opener: &dyn OpenEngine, path: &Path) -> Result<Store, EngineError> {
     }
     let engine = opened?;
     let reader = engine.reader();
-    let counters = match Counters::load(&*reader)? {
-        Some(counters) => counters,
-        None => query::count(&*reader)?,
-    };
+    let counted = query::count(&*reader)?;
+    let counters = Counters::load(&*reader)?.unwrap_or(counted);
+    if counters
+        != (Counters {
+            next: counters.next,
+            ..counted
+        })
+        || counters.next < counted.next
+    {
+        return Err(EngineError::Damaged(format!(
+            "{counters:?} expected, but {counted:?} found"
+        )));
+    }
     Ok(Store {
         engine,
         reader,
@@ -339,61 +301,15 @@ fn open_at(opener: &dyn OpenEngine, path: &Path) -> Result<Store, EngineError> {
     })
 }
 
-fn close(store: Store) -> Result<(), EngineError> {
+pub(super) fn close(store: Store) -> Result<(), EngineError> {
     let Store { engine, reader, .. } = store;
     drop(reader);
     engine.close()
 }
 
-fn failed(refusal: Refusal) -> EngineError {
+pub(super) fn failed(refusal: Refusal) -> EngineError {
     match refusal {
         Refusal::Store(error) => error,
         Refusal::Refused(error) => EngineError::Failed(error.to_string()),
-    }
-}
-
-/// Appends all that `from` holds to `to`, lane by lane in order. Records that cannot be read become letters first.
-fn copy_all(
-    from: &mut Store,
-    to: &mut Store,
-    now: gravity_domain::clock::Timestamp,
-) -> Result<(), EngineError> {
-    let mut after = None;
-    loop {
-        let entries = query::peek(&*from.reader, after, COPY, u64::MAX)?;
-        let Some(last) = entries.last() else { break };
-        after = Some(last.parcel);
-        let (old_reader, new_reader) = (from.reader.clone(), to.reader.clone());
-        let mut broken = Draft::new(&*old_reader, from.counters, Limits::NONE);
-        let mut draft = Draft::new(&*new_reader, to.counters, Limits::NONE);
-        for entry in entries {
-            let item = entry
-                .operation
-                .and_then(|it| Parcelled::of(&it).map_err(|fault| fault.to_string()));
-            match item {
-                Ok(item) => draft.append(&item).map_err(failed)?,
-                Err(reason) => broken.bury(entry.parcel, 0, &reason, now)?,
-            }
-        }
-        to.commit(draft)?;
-        from.commit(broken)?;
-    }
-    copy_letters(from, to)
-}
-
-fn copy_letters(from: &mut Store, to: &mut Store) -> Result<(), EngineError> {
-    let mut after = None;
-    loop {
-        let letters: Vec<DeadLetter> = query::letters(&*from.reader, after, COPY)?;
-        let reader = to.reader.clone();
-        let mut draft = Draft::new(&*reader, to.counters, Limits::NONE);
-        for letter in &letters {
-            draft.put_letter(letter)?;
-        }
-        to.commit(draft)?;
-        match letters.last() {
-            Some(last) => after = Some(last.id),
-            None => return Ok(()),
-        }
     }
 }

@@ -1,5 +1,6 @@
-//! What the store should hold, in a small file beside it: how far it has acknowledged, written at most once a second,
-//! and whether it may hold anything at all, written before the first thing it holds is acknowledged.
+//! What the store should hold, in a small file beside it: how far it has acknowledged, written with every group but
+//! synced only once a second, and whether it may hold anything at all, synced before the first thing it holds is
+//! acknowledged.
 //!
 //! The first tells a store that has silently lost its end; the second lets a node whose store cannot be opened go on
 //! with what needs no buffer, when it is certain that nothing waits in it.
@@ -102,6 +103,7 @@ impl Watermark {
 pub(super) struct WatermarkFile {
     slots: SlotFile<LENGTH>,
     written: Option<Watermark>,
+    durable: bool,
 }
 
 impl WatermarkFile {
@@ -109,7 +111,11 @@ impl WatermarkFile {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let (slots, bytes) = SlotFile::open(path)?;
         let written = bytes.map(Watermark::from_bytes);
-        Ok(Self { slots, written })
+        Ok(Self {
+            slots,
+            written,
+            durable: written.is_some(),
+        })
     }
 
     /// What it says.
@@ -117,11 +123,11 @@ impl WatermarkFile {
         self.written
     }
 
-    /// Writes it unless it says so already.
+    /// Writes it unless it says so already. Survives the process in any case, and the machine if `durable`.
     pub(super) fn write(&mut self, watermark: Watermark, durable: bool) -> io::Result<()> {
-        if self.written != Some(watermark) {
+        if self.written != Some(watermark) || (durable && !self.durable) {
             self.slots.write(&watermark.to_bytes(), durable)?;
-            self.written = Some(watermark);
+            (self.written, self.durable) = (Some(watermark), durable);
         }
         Ok(())
     }

@@ -290,6 +290,7 @@ impl Writer {
         if removed || was_empty {
             self.find_oldest(store)?;
         }
+        self.write_watermark(store, false);
         self.shared.publish(&store.counters);
         measure::holds(&store.counters);
         Ok(())
@@ -330,7 +331,7 @@ impl Writer {
 
     /// What is done once a second.
     fn look_after(&mut self, store: &mut Store) -> Result<(), End> {
-        self.write_watermark(store, false);
+        self.write_watermark(store, true);
         self.check_room();
         let bytes = store.engine.disk_bytes();
         measure::second(bytes, &self.shared.status(), self.wall.now());

@@ -37,6 +37,11 @@ impl BufferEngine {
         }
     }
 
+    /// sled drops the end of a log that is broken in the middle, and says nothing.
+    pub(super) fn cuts_off_silently(self) -> bool {
+        self == Self::Sled
+    }
+
     /// sled cannot be opened on a full disk, so space is set aside for it.
     pub(super) fn needs_reserve(self) -> bool {
         self == Self::Sled

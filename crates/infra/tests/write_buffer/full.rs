@@ -1,0 +1,74 @@
+//! A file system of 24 MiB that is really full. Mounting one needs root; elsewhere the same is done to an engine that
+//! only says so, in the unit tests.
+
+use crate::home::{Home, drain, ids, large, task, until, update, user};
+use crate::on_both_engines;
+use gravity_domain::sync::ports::WriteBuffer;
+use gravity_domain::sync::{BufferError, BufferState};
+use gravity_infra::write_buffer::BufferEngine;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+on_both_engines!(a_full_disk_loses_nothing_and_takes_writes_again_when_there_is_room);
+
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(path: &Path) -> Option<Self> {
+        std::fs::create_dir_all(path).unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=24m", "tmpfs"])
+            .arg(path)
+            .output();
+        mount
+            .is_ok_and(|it| it.status.success())
+            .then(|| Self(path.to_owned()))
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+async fn a_full_disk_loses_nothing_and_takes_writes_again_when_there_is_room(engine: BufferEngine) {
+    let mut home = Home::new(engine);
+    home.settings.reserve_bytes = 4 << 20;
+    let Some(_mounted) = Mounted::new(&home.settings.path) else {
+        return;
+    };
+    let buffer = home.open().await;
+    let mut acknowledged = Vec::new();
+    let mut refused = 0;
+    for n in 0..4_000u64 {
+        let operation = large(user(u128::from(n) % 7), task(1), n, 9_000);
+        match buffer.append(operation.clone()).await {
+            Ok(()) => acknowledged.push(operation.id),
+            Err(BufferError::Full | BufferError::Unavailable(_)) => refused += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+        if refused > 20 {
+            break;
+        }
+    }
+    assert!(
+        refused > 20 && acknowledged.len() > 100,
+        "{} kept",
+        acknowledged.len()
+    );
+    until(&buffer, |status| status.state == BufferState::Full).await;
+    assert_eq!(
+        buffer.append(update(user(1), task(1), 9_999)).await,
+        Err(BufferError::Full)
+    );
+    let found = ids(&buffer).await;
+    assert!(acknowledged.iter().all(|id| found.contains(id)));
+    buffer.close().await;
+    let buffer = home.open().await;
+    let found = ids(&buffer).await;
+    assert!(acknowledged.iter().all(|id| found.contains(id)));
+    drain(&buffer).await;
+    until(&buffer, |status| status.state == BufferState::Empty).await;
+    buffer.append(update(user(1), task(1), 9_999)).await.unwrap();
+}
