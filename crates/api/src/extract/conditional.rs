@@ -190,7 +190,7 @@ mod tests {
     const USER: UserId = UserId(Uuid::from_u128(1));
     const ENTITY: Uuid = Uuid::from_u128(2);
 
-    fn headers(name: HeaderName, lines: &[&str]) -> HeaderMap {
+    fn headers(name: &HeaderName, lines: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for line in lines {
             headers.append(name.clone(), HeaderValue::from_str(line).unwrap());
@@ -199,7 +199,7 @@ mod tests {
     }
 
     fn expected(lines: &[&str]) -> Result<Expected, ErrorCode> {
-        IfMatch::of(&headers(IF_MATCH, lines))
+        IfMatch::of(&headers(&IF_MATCH, lines))
             .map(|given| given.expected(USER, ENTITY))
             .map_err(|error| error.code())
     }
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn if_none_match_compares_the_whole_tag_weakly() {
         let tag = entity_tag(USER, ENTITY, 3, b"{}");
-        let named = |line: &str| none_match(&headers(IF_NONE_MATCH, &[line]), &tag);
+        let named = |line: &str| none_match(&headers(&IF_NONE_MATCH, &[line]), &tag);
         assert!(named(&tag) && named(&format!("W/{tag}")) && named("*") && named(&format!("\"x\", {tag}")));
         assert!(!named("\"3\"") && !named("garbage") && !named(&entity_tag(USER, ENTITY, 3, b"other")));
         assert!(!none_match(&HeaderMap::new(), &tag));
@@ -269,7 +269,7 @@ mod tests {
         #[test]
         fn any_header_is_read_or_refused_without_a_panic(line in "[ -~]{0,60}") {
             let _ = expected(&[&line]);
-            let _ = none_match(&headers(IF_NONE_MATCH, &[&line]), "\"x\"");
+            let _ = none_match(&headers(&IF_NONE_MATCH, &[&line]), "\"x\"");
         }
     }
 }

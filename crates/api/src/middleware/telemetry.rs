@@ -7,6 +7,7 @@ use actix_web::http::{Method, StatusCode};
 use gravity_domain::auth::Principal;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use opentelemetry::propagation::Extractor;
+use opentelemetry::trace::TraceContextExt as _;
 use std::time::Instant;
 use tracing::{Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -63,7 +64,6 @@ impl Extractor for Incoming<'_> {
 pub(crate) fn span(req: &ServiceRequest, request_id: &str) -> Span {
     let span = tracing::info_span!(
         "http.request",
-        otel.name = field::Empty,
         otel.kind = "server",
         otel.status_code = field::Empty,
         http.request.method = method(req.method()),
@@ -95,9 +95,10 @@ pub(crate) fn answered(span: &Span, answered: &Answered<'_>) {
     let route = answered.route.unwrap_or(UNMATCHED).to_owned();
     let (method, status) = (method(answered.method), answered.status.as_u16());
     let seconds = answered.since.elapsed().as_secs_f64();
-    span.record("otel.name", format!("{method} {route}"));
+    // The layer takes `otel.name` only when a span starts, and the route is known only now.
+    span.context().span().update_name(format!("{method} {route}"));
     span.record("http.route", &route);
-    span.record("http.response.status_code", status);
+    span.record("http.response.status_code", i64::from(status));
     if answered.status.is_server_error() {
         span.record("otel.status_code", "ERROR");
     }

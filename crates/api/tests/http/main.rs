@@ -1,0 +1,18 @@
+//! The API over real use cases and in-memory ports: what a client sees, call by call.
+
+mod admin;
+mod auth;
+mod bodies;
+mod conditional;
+mod envelope;
+mod health;
+mod idempotency;
+mod outage;
+mod ports;
+mod profile;
+mod routes;
+mod shape;
+mod tasks;
+mod telemetry;
+mod wire;
+mod world;
