@@ -12,7 +12,7 @@ Demo login: demo / demo-password-1
 
 Try it, in another terminal:
 
-  curl -s {url}/api/v1/auth/register -H 'Content-Type: application/json' -d '{{"username":"ada","password":"correct-horse-1"}}'
+  curl -s {url}/api/v1/auth/register -H 'Content-Type: application/json' -d '{{"username":"you","password":"correct-horse-1"}}'
   TOKEN=$(curl -s {url}/api/v1/auth/login -H 'Content-Type: application/json' -d '{{"username":"demo","password":"demo-password-1"}}' | sed 's/.*"accessToken":"\([^"]*\)".*/\1/')
   curl -si {url}/api/v1/tasks -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"title":"Outlive the database"}}'
   curl -s {url}/api/v1/tasks -H "Authorization: Bearer $TOKEN""#
