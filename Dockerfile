@@ -7,9 +7,9 @@ WORKDIR /src
 COPY . .
 RUN find . -type f \
       ! -name Cargo.toml ! -name Cargo.lock ! -name rust-toolchain.toml \
-      ! -path './crates/*/src/lib.rs' ! -path './crates/*/src/main.rs' ! -path './crates/*/build.rs' \
-      ! -path './crates/*/tests/*.rs' ! -path './crates/*/benches/*.rs' -delete \
- && find . -name '*.rs' -exec sh -c 'for file; do echo "fn main() {}" > "$file"; done' sh {} + \
+      ! -path '*/src/lib.rs' ! -path '*/src/main.rs' ! -path '*/build.rs' \
+      ! -path '*/tests/*.rs' ! -path '*/benches/*.rs' -delete \
+ && find . -name '*.rs' -print0 | xargs -0 -n 1 sh -c 'echo "fn main() {}" > "$0"' \
  && find . -type d -empty -delete
 
 FROM rust:1.95-slim-bookworm AS build
@@ -21,7 +21,7 @@ COPY --from=skeleton /src .
 RUN cargo build --release --locked --package gravity-server --bin gravity
 COPY . .
 # Sources may carry times older than the skeleton's build; cargo goes by times.
-RUN find crates migrations config -type f -exec touch {} + \
+RUN find crates migrations config -type f -print0 | xargs -0 touch \
  && cargo build --release --locked --package gravity-server --bin gravity \
  && cp target/release/gravity /gravity
 

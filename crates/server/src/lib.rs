@@ -35,6 +35,16 @@ pub fn listen(config: &ServerConfig) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
+/// Lets the process open as many files, and hence connections, as the system allows it; shells hand out 1,024.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
 /// A multi-threaded runtime. Connections to the stores are driven on one of these, never on a web worker's own.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use gravity_server::app::{App, openapi};
 use gravity_server::config::Config;
 use gravity_server::telemetry::Telemetry;
-use gravity_server::{healthcheck, listen, migrations, salvage, seed, shutdown};
+use gravity_server::{healthcheck, listen, migrations, raise_file_limit, salvage, seed, shutdown};
 use std::error::Error;
 use std::io::Write;
 use std::path::PathBuf;
@@ -108,6 +108,7 @@ fn serve() -> Outcome {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    raise_file_limit();
     let listener = listen(&config.server)?;
     let app = App::build(config)?;
     let stop = {
