@@ -216,3 +216,22 @@ impl Connections {
         }
     }
 }
+
+/// Describes the monitors' metrics to the recorder. Call it once one is installed.
+pub fn describe_metrics() {
+    use metrics::{Unit, describe_counter, describe_gauge};
+    describe_gauge!("gravity_store_up", "1 when the store answers, else 0");
+    describe_gauge!(
+        "gravity_breaker_state",
+        "0 closed, 1 half-open, 2 open (for writes)"
+    );
+    describe_gauge!(
+        "gravity_store_ping_seconds",
+        Unit::Seconds,
+        "Time of the last answered ping"
+    );
+    describe_counter!(
+        "gravity_store_transitions_total",
+        "Changes of a store's condition"
+    );
+}

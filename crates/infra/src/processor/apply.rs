@@ -134,7 +134,7 @@ impl Drain {
                     self.free(item.operation.user_id);
                 }
             }
-            Judged::Dead(reason) => self.bury(item, item.attempts, reason.to_owned()).await?,
+            Judged::Dead(reason) => self.give_up(item.clone(), reason).await?,
             Judged::Failed(reason) => return Ok(Some(reason.to_owned())),
         }
         Ok(None)
@@ -143,12 +143,12 @@ impl Drain {
     /// Counts a failure of the operation: its lane is parked until the next try, or goes on without it.
     async fn fail(&mut self, mut item: Item, mut reason: String) -> Result<(), Trouble> {
         loop {
-            item.attempts = item.attempts.saturating_add(1);
-            if self.policy.is_exhausted(item.attempts) {
-                let attempts = item.attempts;
-                return self.bury(&item, attempts, reason).await;
+            let tried = item.operation.attempts;
+            item.operation.attempts = tried.saturating_add(1);
+            if self.policy.is_exhausted(item.operation.attempts) {
+                return self.bury(&item, reason).await;
             }
-            let wait = self.settings.retry.wait_ms(item.attempts - 1, rand::random());
+            let wait = self.settings.retry.wait_ms(tried, rand::random());
             let retry_at = Instant::now() + Duration::from_millis(wait);
             match self.parked.park(item, retry_at) {
                 Ok(()) => return Ok(()),
@@ -160,6 +160,12 @@ impl Drain {
             };
             reason = again;
         }
+    }
+
+    /// A failure after which no try could succeed, or may.
+    async fn give_up(&mut self, mut item: Item, reason: &str) -> Result<(), Trouble> {
+        item.operation.attempts = item.operation.attempts.saturating_add(1);
+        self.bury(&item, reason.to_owned()).await
     }
 
     /// What becomes of each operation of a committed batch.
@@ -178,7 +184,7 @@ impl Drain {
             }
         }
         for (item, reason) in dead {
-            self.bury(&item, item.attempts, reason.to_owned()).await?;
+            self.give_up(item, reason).await?;
         }
         for (index, item, reason) in failed {
             let aim = target(&item.operation);
@@ -186,8 +192,7 @@ impl Drain {
                 .iter()
                 .any(|(later, other)| *later > index && *other == aim);
             if overtaken {
-                let attempts = item.attempts.saturating_add(1);
-                self.bury(&item, attempts, reason.to_owned()).await?;
+                self.give_up(item, reason).await?;
             } else if !self.parked.holds(item.operation.user_id) {
                 self.fail(item, reason.to_owned()).await?;
             }

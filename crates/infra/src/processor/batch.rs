@@ -14,9 +14,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone)]
 pub(super) struct Item {
     pub(super) parcel: Parcel,
+    /// With the failures of the operation itself so far, in this run.
     pub(super) operation: Operation,
-    /// Failures of the operation itself so far.
-    pub(super) attempts: u32,
 }
 
 /// A record that will not be applied.
@@ -115,24 +114,20 @@ impl Drain {
             return;
         }
         match entry.operation {
+            Ok(operation) if self.parked.holds(operation.user_id) => {}
             Err(reason) => batch.lost.push(Lost {
                 parcel,
                 operation: None,
                 reason,
             }),
-            Ok(operation) if self.parked.holds(operation.user_id) => {}
             Ok(operation) if self.policy.is_expired(&operation, self.ports.clock.now()) => {
                 batch.lost.push(Lost {
                     parcel,
                     operation: Some(operation),
                     reason: "expired".to_owned(),
-                })
+                });
             }
-            Ok(operation) => batch.items.push(Item {
-                parcel,
-                attempts: operation.attempts,
-                operation,
-            }),
+            Ok(operation) => batch.items.push(Item { parcel, operation }),
         }
     }
 }

@@ -167,16 +167,17 @@ impl Drain {
     }
 
     /// Sets an operation aside with its reason; its lane goes on.
-    pub(super) async fn bury(&mut self, item: &Item, attempts: u32, reason: String) -> Result<(), Trouble> {
+    pub(super) async fn bury(&mut self, item: &Item, reason: String) -> Result<(), Trouble> {
         let operation = &item.operation;
         tracing::warn!(
             operation = %operation.id,
             entity = operation.entity().as_str(),
             entity_id = %operation.entity_id(),
-            attempts,
+            attempts = operation.attempts,
             reason,
             "an operation became a dead letter"
         );
+        let attempts = operation.attempts;
         self.ports.buffer.bury(item.parcel, attempts, reason).await?;
         count("dead");
         self.free(operation.user_id);

@@ -184,3 +184,29 @@ impl ProcessorHandle {
         }
     }
 }
+
+/// Describes the processor's metrics to the recorder. Call it once one is installed.
+pub fn describe_metrics() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_counter!(
+        "gravity_drain_operations_total",
+        "Operations dealt with: applied, superseded, duplicate or dead"
+    );
+    describe_counter!(
+        "gravity_drain_batches_total",
+        "Replayed transactions: committed, refused, transient or panicked"
+    );
+    describe_counter!(
+        "gravity_drain_panics_total",
+        "Panics of the drain or its listener"
+    );
+    describe_histogram!(
+        "gravity_drain_batch_seconds",
+        Unit::Seconds,
+        "Time of a replayed transaction"
+    );
+    describe_gauge!(
+        "gravity_drain_rate",
+        "Operations that leave the buffer per second, smoothed"
+    );
+}
