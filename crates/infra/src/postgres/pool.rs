@@ -155,7 +155,7 @@ impl Pool {
             Ok(got) => got.map_err(why_none),
             Err(_) => Err(QueryError::Deadline),
         };
-        let object = got.inspect_err(|error| count_error(error))?;
+        let object = got.inspect_err(count_error)?;
         Ok(Session {
             object: Some(object),
             pool: self.clone(),

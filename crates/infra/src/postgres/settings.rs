@@ -180,14 +180,26 @@ impl PostgresSettings {
         Ok((config, settings))
     }
 
+    /// What each session sets for itself, as command-line options: before what the URL gives, which wins.
     fn session_options(&self, given: Option<&str>) -> String {
-        format!(
-            "-c statement_timeout={} -c lock_timeout={} -c idle_in_transaction_session_timeout={} -c TimeZone=UTC -c plan_cache_mode=force_generic_plan {}",
-            self.statement_timeout.as_millis(),
-            self.lock_timeout.as_millis(),
-            self.idle_in_transaction_timeout.as_millis(),
-            given.unwrap_or_default(),
-        )
+        let millis = |time: Duration| time.as_millis().to_string();
+        let settings = [
+            ("statement_timeout", millis(self.statement_timeout)),
+            ("lock_timeout", millis(self.lock_timeout)),
+            (
+                "idle_in_transaction_session_timeout",
+                millis(self.idle_in_transaction_timeout),
+            ),
+            ("default_transaction_isolation", "read\\ committed".to_owned()),
+            // Each statement finds rows by key: planning anew for each set of values would cost more than running it.
+            ("plan_cache_mode", "force_generic_plan".to_owned()),
+        ];
+        let mut options: String = settings
+            .iter()
+            .map(|(name, value)| format!("-c {name}={value} "))
+            .collect();
+        options.push_str(given.unwrap_or_default());
+        options
     }
 
     /// Parses the URL without its TLS parameters, which the driver knows only in part, and takes those over.

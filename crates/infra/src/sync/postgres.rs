@@ -49,7 +49,8 @@ impl PostgresOperations {
         row.map(|row| read_record(&row, 0)).transpose()
     }
 
-    /// Nothing was done, or another session came in between: a new snapshot tells.
+    /// Nothing was done. That may be because another session with the same operation has just done it (a retry that
+    /// overlaps with the first try): a new snapshot tells.
     async fn look_again(
         &self,
         operation: &Operation,
@@ -91,7 +92,8 @@ impl OperationStore for PostgresOperations {
             Err(error) => return Err(error.into()),
         };
         match call.read(row.as_ref())? {
-            Answer::Verdict(verdict) => Ok(verdict),
+            Answer::Verdict(verdict @ Verdict::Applied(_)) => Ok(verdict),
+            Answer::Verdict(verdict) => self.look_again(operation, Ok(verdict)).await,
             Answer::Nothing => self.look_again(operation, nothing_done(operation)).await,
             Answer::Exists => {
                 let reused = StoreError::Rejected {
@@ -160,8 +162,11 @@ async fn run_batch(session: &Session, operations: &[Operation]) -> Result<Vec<Ve
     let mut verdicts = Vec::with_capacity(answers.len());
     for (operation, answer) in operations.iter().zip(answers) {
         verdicts.push(match answer {
-            Answer::Verdict(verdict) => verdict,
-            Answer::Nothing | Answer::Exists => recorded_here(session, operation).await?,
+            Answer::Verdict(verdict @ Verdict::Applied(_)) => verdict,
+            Answer::Verdict(verdict) => recorded_here(session, operation, Ok(verdict)).await?,
+            Answer::Nothing | Answer::Exists => {
+                recorded_here(session, operation, nothing_done(operation)).await?
+            }
         });
     }
     session
@@ -171,8 +176,12 @@ async fn run_batch(session: &Session, operations: &[Operation]) -> Result<Vec<Ve
     Ok(verdicts)
 }
 
-/// For an operation that did nothing: what is recorded of it, as this transaction sees it.
-async fn recorded_here(session: &Session, operation: &Operation) -> Result<Verdict, BatchError> {
+/// As [`PostgresOperations::look_again`], in the batch's transaction.
+async fn recorded_here(
+    session: &Session,
+    operation: &Operation,
+    otherwise: Result<Verdict, StoreError>,
+) -> Result<Verdict, BatchError> {
     let find = async {
         let statement = session.client().prepare_cached(OPERATION_FIND).await?;
         let anyone: Option<uuid::Uuid> = None;
@@ -187,7 +196,7 @@ async fn recorded_here(session: &Session, operation: &Operation) -> Result<Verdi
     };
     match record.map_err(|error| BatchError::Transient(error.into()))? {
         Some(record) => Ok(Verdict::Duplicate(record)),
-        None => nothing_done(operation).map_err(BatchError::Transient),
+        None => otherwise.map_err(BatchError::Transient),
     }
 }
 
@@ -213,12 +222,7 @@ async fn send_all(
     calls: &[Call<'_>],
     statements: &HashMap<&'static str, Statement>,
 ) -> Answers {
-    let begin = start(
-        session
-            .client()
-            .batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED"),
-    )
-    .await;
+    let begin = start(session.client().batch_execute("BEGIN")).await;
     let mut started = Vec::with_capacity(calls.len());
     for call in calls {
         let statement = &statements[call.name];

@@ -108,6 +108,7 @@ pub(crate) struct Call<'a> {
 }
 
 /// What a statement answered.
+#[allow(clippy::large_enum_variant, reason = "most are verdicts, and none is kept")]
 pub(crate) enum Answer {
     /// The final word.
     Verdict(Verdict),

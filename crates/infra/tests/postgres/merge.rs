@@ -156,6 +156,7 @@ impl World {
 }
 
 #[derive(Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "a test's")]
 enum Expected {
     Applied(Applied),
     Duplicate,
@@ -166,10 +167,8 @@ enum Expected {
 }
 
 fn fold<E: Entity>(current: &mut Option<E>, operation: &Operation, direct: bool) -> Expected {
-    if direct {
-        if let Some(refused) = direct_rules(current.as_ref(), operation) {
-            return refused;
-        }
+    if direct && let Some(refused) = direct_rules(current.as_ref(), operation) {
+        return refused;
     }
     let effect = E::apply(current, operation);
     match (effect, current) {
