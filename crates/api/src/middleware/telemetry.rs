@@ -121,9 +121,9 @@ pub(crate) fn answered(span: &Span, answered: &Answered<'_>) {
         };
     }
     if PROBES.contains(&route.as_str()) {
-        line!(debug)
+        line!(debug);
     } else {
-        line!(info)
+        line!(info);
     }
 }
 
