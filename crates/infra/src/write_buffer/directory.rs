@@ -4,7 +4,7 @@
 //! lock              held while a process uses the store
 //! watermark         what the store should hold
 //! node, clock       the stamp store's
-//! reserve           space kept for opening sled on a full disk
+//! reserve           space kept for opening and draining the store on a full disk
 //! store-<engine>/   the store
 //! store-<engine>.new/   a smaller store being made from an empty one
 //! store-<engine>.before/   the store as it was before it was opened, until it is known that nothing is missing

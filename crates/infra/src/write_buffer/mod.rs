@@ -55,7 +55,7 @@ pub struct BufferSettings {
     pub max_bytes: u64,
     /// Free bytes on the disk below which appends are refused.
     pub min_free_bytes: u64,
-    /// Bytes set aside so that sled can be opened, and drained, on a full disk. Not used with redb.
+    /// Bytes set aside so that the store can be opened, and drained, on a full disk.
     pub reserve_bytes: u64,
     /// An empty store larger than this many bytes is made anew.
     pub compact_bytes: u64,

@@ -225,7 +225,7 @@ impl Writer {
                 Salvaged::Operation(operation) => match Parcelled::of(&operation) {
                     Ok(item) => draft.append(&item).map_err(failed)?,
                     Err(fault) => {
-                        tracing::error!(id = %operation.id, %fault, "a restored operation has no form")
+                        tracing::error!(id = %operation.id, %fault, "a restored operation has no form");
                     }
                 },
                 other => {

@@ -94,6 +94,9 @@ impl Limits {
     }
 }
 
+/// A key and its value.
+type Item = (Vec<u8>, Vec<u8>);
+
 /// Why a request was not drafted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -291,7 +294,7 @@ impl<'a> Draft<'a> {
     fn drop_record(
         &mut self,
         parcel: Parcel,
-        frames: &[(Vec<u8>, Vec<u8>)],
+        frames: &[Item],
         payload: Option<&[u8]>,
     ) -> Result<(Option<OperationId>, Option<UserId>), EngineError> {
         let named = payload.and_then(|payload| Envelope::parse(payload).ok());
@@ -390,7 +393,7 @@ impl<'a> Draft<'a> {
         size
     }
 
-    fn delete_all(&mut self, items: &[(Vec<u8>, Vec<u8>)]) -> u64 {
+    fn delete_all(&mut self, items: &[Item]) -> u64 {
         let mut size = 0;
         for (key, value) in items {
             size += value.len() as u64;
@@ -407,7 +410,7 @@ impl<'a> Draft<'a> {
     }
 
     /// All keys with this prefix, as they will be.
-    fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, EngineError> {
+    fn scan(&self, prefix: &[u8]) -> Result<Vec<Item>, EngineError> {
         let (from, to) = (prefix.to_vec(), key::after(prefix));
         let mut items = std::collections::BTreeMap::new();
         self.reader.scan(&from, &to, &mut |key, value| {
@@ -432,7 +435,7 @@ pub(super) fn lane_from(key: &[u8], sealed: &[u8]) -> Result<(u64, u8), EngineEr
     Ok((u64::from_be_bytes(*length), *tail))
 }
 
-fn payload_of(parcel: Parcel, frames: &[(Vec<u8>, Vec<u8>)]) -> Result<Vec<u8>, Fault> {
+fn payload_of(parcel: Parcel, frames: &[Item]) -> Result<Vec<u8>, Fault> {
     let frames: Vec<&[u8]> = frames.iter().map(|(_, value)| value.as_slice()).collect();
     record::assemble(Kind::Record, record::place_id(parcel), &frames)
 }

@@ -255,9 +255,9 @@ impl Search {
             at,
         };
         if good {
-            self.hits.push(hit)
+            self.hits.push(hit);
         } else {
-            self.broken.push(hit)
+            self.broken.push(hit);
         }
     }
 

@@ -152,6 +152,13 @@ impl Shared {
         self.opened.subscribe()
     }
 
+    /// To be called before a commit: from here on nobody takes the store's word "nothing waits" or "no dead letters" for
+    /// granted, since what moves from the one to the other is to be found in either at any time.
+    pub(super) fn expect(&self, counters: &Counters) {
+        self.count.fetch_max(counters.count, SeqCst);
+        self.dead.fetch_max(counters.dead, SeqCst);
+    }
+
     /// Publishes what the store holds, all of which is durable.
     pub(super) fn publish(&self, counters: &Counters) {
         self.count.store(counters.count, SeqCst);

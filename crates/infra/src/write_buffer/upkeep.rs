@@ -38,18 +38,7 @@ impl Writer {
     }
 
     fn reserve_missing(&self) -> u64 {
-        match self.settings.engine.needs_reserve() {
-            true => self.directory.reserve_missing(self.settings.reserve_bytes),
-            false => 0,
-        }
-    }
-
-    /// What must be free before a disk that was full counts as having room again: enough for the reserve.
-    fn headroom(&self) -> u64 {
-        match self.settings.engine.needs_reserve() {
-            true => self.reserve_missing(),
-            false => self.settings.reserve_bytes,
-        }
+        self.directory.reserve_missing(self.settings.reserve_bytes)
     }
 
     pub(super) fn first_reserve(&self) {
@@ -80,7 +69,13 @@ impl Writer {
     pub(super) fn check_room(&mut self) {
         let free = self.directory.free_bytes().unwrap_or(u64::MAX);
         let room = free >= self.settings.min_free_bytes;
-        if self.disk_full && free >= self.settings.min_free_bytes.saturating_add(self.headroom()) {
+        if self.disk_full
+            && free
+                >= self
+                    .settings
+                    .min_free_bytes
+                    .saturating_add(self.reserve_missing())
+        {
             if self.reserve_missing() > 0 {
                 self.make_reserve();
             }

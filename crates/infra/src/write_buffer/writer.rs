@@ -284,6 +284,7 @@ impl Writer {
     ) -> Result<(), EngineError> {
         let was_empty = store.counters.count == 0;
         self.note_held(store, Held::by(&draft.counters))?;
+        self.shared.expect(&draft.counters);
         let started = Instant::now();
         store.commit(draft)?;
         measure::synced(started.elapsed());

@@ -88,7 +88,10 @@ async fn a_flipped_bit_in_a_record_costs_that_record_only_and_it_becomes_a_lette
     flip(&home.file(), &places);
     let buffer = home.open().await;
     let expected: Vec<_> = (0..NUMBER).filter(|n| *n != 77).map(id).collect();
-    assert!(survivors(&buffer).await == expected, "the others are there, in order");
+    assert!(
+        survivors(&buffer).await == expected,
+        "the others are there, in order"
+    );
     let letters = letters(&buffer).await;
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert_eq!(letters[0].reason, "checksum_mismatch");

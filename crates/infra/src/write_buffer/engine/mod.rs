@@ -41,11 +41,6 @@ impl BufferEngine {
     pub(super) fn cuts_off_silently(self) -> bool {
         self == Self::Sled
     }
-
-    /// sled cannot be opened on a full disk, so space is set aside for it.
-    pub(super) fn needs_reserve(self) -> bool {
-        self == Self::Sled
-    }
 }
 
 /// Keys to put (`Some`) and to delete (`None`): applied as one.
