@@ -111,9 +111,28 @@ impl Pool {
         sql: &str,
         parameters: &Parameters<'_>,
     ) -> Result<Option<Row>, QueryError> {
-        let session = self.session(name).await?;
+        self.query_opt_by(self.deadline(), name, sql, parameters).await
+    }
+
+    /// As [`Self::query_opt`], for one of several statements that share a deadline.
+    ///
+    /// # Errors
+    /// [`QueryError`], also when there is more than one row.
+    pub async fn query_opt_by(
+        &self,
+        deadline: Instant,
+        name: &'static str,
+        sql: &str,
+        parameters: &Parameters<'_>,
+    ) -> Result<Option<Row>, QueryError> {
+        let session = self.session_by(name, deadline).await?;
         let answer = session.within(session.query_opt(sql, parameters)).await;
         session.finish(answer)
+    }
+
+    /// When a call that starts now must have its answer.
+    pub fn deadline(&self) -> Instant {
+        Instant::now() + self.shared.deadline
     }
 
     /// Runs one statement and tells how many rows it changed.
@@ -136,7 +155,7 @@ impl Pool {
     /// # Errors
     /// [`QueryError`] when there is none to be had.
     pub async fn session(&self, name: &'static str) -> Result<Session, QueryError> {
-        self.session_for(name, self.shared.deadline).await
+        self.session_by(name, self.deadline()).await
     }
 
     /// A connection for a batch of the drain or a purge.
@@ -144,12 +163,12 @@ impl Pool {
     /// # Errors
     /// [`QueryError`] when there is none to be had.
     pub async fn batch_session(&self, name: &'static str) -> Result<Session, QueryError> {
-        self.session_for(name, self.shared.batch_deadline).await
+        self.session_by(name, Instant::now() + self.shared.batch_deadline)
+            .await
     }
 
-    async fn session_for(&self, name: &'static str, time: Duration) -> Result<Session, QueryError> {
+    async fn session_by(&self, name: &'static str, deadline: Instant) -> Result<Session, QueryError> {
         let started = Instant::now();
-        let deadline = started + time;
         let generation = self.shared.generation.load(Ordering::Acquire);
         let got = match tokio::time::timeout_at(deadline, self.shared.connections.get()).await {
             Ok(got) => got.map_err(why_none),

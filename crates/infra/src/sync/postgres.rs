@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
+use tokio::time::Instant;
 use tokio_postgres::{Error as DriverError, Row, Statement};
 
 const RECORDED_TWICE: &str = "applied_operations_pkey";
@@ -40,11 +41,12 @@ impl PostgresOperations {
         &self,
         user: Option<UserId>,
         id: OperationId,
+        deadline: Instant,
     ) -> Result<Option<AppliedRecord>, QueryError> {
         let user = user.map(|user| user.0);
         let row = self
             .pool
-            .query_opt("operation_find", OPERATION_FIND, &[&id.0, &user])
+            .query_opt_by(deadline, "operation_find", OPERATION_FIND, &[&id.0, &user])
             .await?;
         row.map(|row| read_record(&row, 0)).transpose()
     }
@@ -54,9 +56,10 @@ impl PostgresOperations {
     async fn look_again(
         &self,
         operation: &Operation,
+        deadline: Instant,
         otherwise: Result<Verdict, StoreError>,
     ) -> Result<Verdict, StoreError> {
-        match self.recorded(None, operation.id).await? {
+        match self.recorded(None, operation.id, deadline).await? {
             Some(record) => Ok(Verdict::Duplicate(record)),
             None => otherwise,
         }
@@ -83,30 +86,37 @@ fn raced() -> StoreError {
 impl OperationStore for PostgresOperations {
     async fn apply(&self, operation: &Operation) -> Result<Verdict, StoreError> {
         let call = call(operation, true);
-        let answered = self.pool.query_opt(call.name, call.sql, &call.parameters()).await;
+        let deadline = self.pool.deadline();
+        let answered = self
+            .pool
+            .query_opt_by(deadline, call.name, call.sql, &call.parameters())
+            .await;
         let row = match answered {
             Ok(row) => row,
             Err(error) if error.is_duplicate_of(RECORDED_TWICE) => {
-                return self.look_again(operation, Err(raced())).await;
+                return self.look_again(operation, deadline, Err(raced())).await;
             }
             Err(error) => return Err(error.into()),
         };
         match call.read(row.as_ref())? {
             Answer::Verdict(verdict @ Verdict::Applied(_)) => Ok(verdict),
-            Answer::Verdict(verdict) => self.look_again(operation, Ok(verdict)).await,
-            Answer::Nothing => self.look_again(operation, nothing_done(operation)).await,
+            Answer::Verdict(verdict) => self.look_again(operation, deadline, Ok(verdict)).await,
+            Answer::Nothing => {
+                self.look_again(operation, deadline, nothing_done(operation))
+                    .await
+            }
             Answer::Exists => {
                 let reused = StoreError::Rejected {
                     reason: "idempotency_key_reused".to_owned(),
                     source: None,
                 };
-                self.look_again(operation, Err(reused)).await
+                self.look_again(operation, deadline, Err(reused)).await
             }
         }
     }
 
     async fn find(&self, user: UserId, id: OperationId) -> Result<Option<AppliedRecord>, StoreError> {
-        Ok(self.recorded(Some(user), id).await?)
+        Ok(self.recorded(Some(user), id, self.pool.deadline()).await?)
     }
 }
 
