@@ -20,14 +20,16 @@ pub mod plan;
 mod random;
 mod schedule;
 mod stores;
+mod tally;
 mod user;
+mod verdict;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use plan::Kind;
-pub use schedule::Tally;
+pub use tally::Tally;
 
 use plan::Plan;
 use stores::Stores;

@@ -136,6 +136,7 @@ fn environment(plan: &Plan, port: u16, buffer: &Path, stores: &[(String, String)
     set("IP_BLOCK_THRESHOLD", &1_000_000);
     set("SHUTDOWN_GRACE_SECONDS", &0);
     set("WRITE_DEADLINE_MS", &plan.write_deadline_ms);
+    set("GRAVITY__DATABASE__BATCH_TIMEOUT_MS", &2_000);
     set("GRAVITY__SERVER__SHUTDOWN_TIMEOUT_SECONDS", &3);
     set("GRAVITY__SERVER__DRAIN_TIMEOUT_SECONDS", &1);
     set("GRAVITY__BUFFER__BATCH_SIZE", &plan.batch_size);

@@ -334,7 +334,7 @@ impl Plan {
             Kind::PostgresKill => self.window(from, to, Act::Kill(postgres), Act::Start(postgres)),
             Kind::PostgresPause => self.window(from, to, Act::Pause(postgres), Act::Resume(postgres)),
             Kind::PostgresConnections => {
-                self.window(from, to, Act::Connections(false), Act::Connections(true))
+                self.window(from, to, Act::Connections(false), Act::Connections(true));
             }
             Kind::PostgresReadOnly => self.window(from, to, Act::Writable(false), Act::Writable(true)),
             Kind::PostgresCommit => self.commits(random, from, to),

@@ -1,17 +1,11 @@
 //! One schedule from start to verdict.
 
-use std::collections::BTreeSet;
-use std::fmt;
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use gravity_test_support::history::{
-    self, Broken, Event, Facts, Failure, History, Row, Rules, Seen, Violation,
-};
+use gravity_test_support::history::{self, Broken, Event, Facts, History, Restart, Row, Rules};
 use gravity_test_support::services::databases::TestDatabase;
-use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
@@ -22,9 +16,11 @@ use crate::client::Client;
 use crate::disk::SmallDisk;
 use crate::facts;
 use crate::node::Node;
-use crate::plan::{Kind, Plan};
+use crate::plan::{Act, Kind, Plan};
 use crate::stores::{ROLE, Stores};
+use crate::tally::Tally;
 use crate::user::{Journal, Line, User};
+use crate::verdict::{judge, keep, tail};
 use crate::{Failure as Stop, Options};
 
 /// A server must answer within this after a start.
@@ -36,113 +32,6 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(25);
 /// The write deadline is a second at most; the rest is for a busy machine.
 const REQUEST_LIMIT_US: u64 = 5_000_000;
 const POLL: Duration = Duration::from_millis(40);
-/// Different violations that are printed for one schedule.
-const MOST_SHOWN: usize = 4;
-
-/// What happened, in numbers.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Tally {
-    /// Writes answered as committed.
-    pub committed: u64,
-    /// Writes answered as buffered.
-    pub buffered: u64,
-    /// Writes that never got an answer.
-    pub unanswered: u64,
-    /// Requests sent again.
-    pub retries: u64,
-    /// Answers 503.
-    pub unavailable: u64,
-    /// Reads answered 200 or 404.
-    pub reads: u64,
-    /// Dead letters.
-    pub letters: u64,
-    /// Operations that a newer write had overtaken.
-    pub superseded: u64,
-    /// The slowest answer in milliseconds.
-    pub slowest_ms: u64,
-}
-
-impl Tally {
-    /// Adds another schedule's.
-    pub fn add(&mut self, other: &Self) {
-        self.committed += other.committed;
-        self.buffered += other.buffered;
-        self.unanswered += other.unanswered;
-        self.retries += other.retries;
-        self.unavailable += other.unavailable;
-        self.reads += other.reads;
-        self.letters += other.letters;
-        self.superseded += other.superseded;
-        self.slowest_ms = self.slowest_ms.max(other.slowest_ms);
-    }
-
-    fn of(history: &History) -> Self {
-        let mut tally = Self {
-            letters: history.facts.letters.len() as u64,
-            superseded: history
-                .facts
-                .applied
-                .iter()
-                .filter(|applied| applied.superseded)
-                .count() as u64,
-            ..Self::default()
-        };
-        for event in &history.events {
-            match event {
-                Event::Write(write) => {
-                    tally.retries += write.attempts.len() as u64 - 1;
-                    let ack = write
-                        .attempts
-                        .iter()
-                        .find_map(|attempt| attempt.outcome.as_ref().ok());
-                    match ack {
-                        Some(ack) if ack.status == 202 => tally.buffered += 1,
-                        Some(_) => tally.committed += 1,
-                        None => tally.unanswered += 1,
-                    }
-                    for attempt in &write.attempts {
-                        tally.answer(attempt.end - attempt.start, attempt.outcome.as_ref().err());
-                    }
-                }
-                Event::Read(read) => match &read.seen {
-                    Seen::Failed(failure) => tally.answer(read.end - read.start, Some(failure)),
-                    _ => {
-                        tally.reads += 1;
-                        tally.answer(read.end - read.start, None);
-                    }
-                },
-            }
-        }
-        tally
-    }
-
-    fn answer(&mut self, took: u64, failure: Option<&Failure>) {
-        if let Some(Failure::Refused { status: 503, .. }) = failure {
-            self.unavailable += 1;
-        }
-        if !matches!(failure, Some(Failure::Silent(_))) {
-            self.slowest_ms = self.slowest_ms.max(took / 1_000);
-        }
-    }
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} committed, {} buffered, {} unanswered, {} retries, {} x 503, {} reads, {} letters, {} superseded, slowest {} ms",
-            self.committed,
-            self.buffered,
-            self.unanswered,
-            self.retries,
-            self.unavailable,
-            self.reads,
-            self.letters,
-            self.superseded,
-            self.slowest_ms,
-        )
-    }
-}
 
 /// What became of a schedule.
 pub(crate) struct Outcome {
@@ -160,8 +49,9 @@ pub(crate) async fn run(plan: &Plan, stores: &Stores, options: &Options) -> Resu
         plan,
         stage,
         database,
+        home: home.path().to_owned(),
     };
-    let outcome = scene.play(options).await;
+    let outcome = scene.play().await;
     scene.stage.evict().await?;
     for node in &scene.stage.nodes {
         node.kill();
@@ -169,10 +59,10 @@ pub(crate) async fn run(plan: &Plan, stores: &Stores, options: &Options) -> Resu
     if let Ok(outcome) = &outcome
         && !outcome.violations.is_empty()
     {
-        keep(plan, options, &home, &outcome.violations)?;
+        keep(plan, &options.evidence, home.path(), &outcome.violations)?;
     }
     if outcome.is_err() {
-        keep(plan, options, &home, &[])?;
+        keep(plan, &options.evidence, home.path(), &[])?;
     }
     outcome
 }
@@ -222,10 +112,11 @@ struct Scene<'a> {
     plan: &'a Plan,
     stage: Stage<'a>,
     database: TestDatabase,
+    home: PathBuf,
 }
 
 impl Scene<'_> {
-    async fn play(&self, options: &Options) -> Result<Outcome, Stop> {
+    async fn play(&self) -> Result<Outcome, Stop> {
         let bases: Vec<String> = self.stage.nodes.iter().map(|node| node.base()).collect();
         let admin = Client::new(&bases, &Uuid::from_u128(0xad).to_string(), "admin")?;
         let users = self.users(&bases).await?;
@@ -250,8 +141,7 @@ impl Scene<'_> {
                 ));
             }
         }
-        let events = journal.take();
-        let history = self.record(&admin, &users, events, initial).await;
+        let history = self.record(&admin, &users, journal.take(), initial).await;
         let history = match history {
             Ok(history) => history,
             Err(error) if !broken.is_empty() => {
@@ -261,13 +151,10 @@ impl Scene<'_> {
             Err(error) => return Err(error),
         };
         broken.extend(self.panics());
-        broken.extend(judge(&history));
+        broken.extend(judge(&history, &self.home)?);
         let tally = Tally::of(&history);
         if self.plan.kind.must_buffer() && tally.buffered == 0 {
             broken.push("R7 fast in the dark: Postgres was away, and no write was accepted meanwhile".into());
-        }
-        if options.keep_going && !broken.is_empty() {
-            broken.truncate(MOST_SHOWN + 2);
         }
         Ok(self.outcome(tally, broken))
     }
@@ -337,6 +224,9 @@ impl Scene<'_> {
         let began = Instant::now();
         for step in &self.plan.steps {
             sleep_until(began + Duration::from_millis(step.at)).await;
+            if let Act::KillServer(node) | Act::TermServer(node) = step.act {
+                journal.restarts(node);
+            }
             self.stage.act(step.act).await?;
         }
         sleep_until(began + Duration::from_millis(self.plan.length)).await;
@@ -398,7 +288,7 @@ impl Scene<'_> {
         &self,
         admin: &Client,
         users: &[Arc<User>],
-        events: Vec<Event>,
+        (events, restarts): (Vec<Event>, Vec<Restart>),
         initial: Vec<Row>,
     ) -> Result<History, Stop> {
         let url = self.stage.stores.postgres.url(self.database.name());
@@ -410,6 +300,7 @@ impl Scene<'_> {
                 postgres_untouched: self.plan.kind.leaves_postgres_alone(),
                 request_limit: REQUEST_LIMIT_US,
             },
+            restarts,
             events,
             facts: Facts::default(),
         };
@@ -439,48 +330,4 @@ impl Scene<'_> {
         });
         panicked.collect()
     }
-}
-
-/// One violation of each kind, with the shortest history that shows it.
-fn judge(history: &History) -> Vec<String> {
-    let mut seen = BTreeSet::new();
-    let mut all = history::check(history);
-    let total = all.len();
-    all.retain(|found| seen.insert(found.broken));
-    all.truncate(MOST_SHOWN);
-    let text = |found: &Violation| {
-        let small = history::shrink(history, found);
-        let entity = found.entity.as_deref().unwrap_or("-");
-        let events = if found.entity.is_some() {
-            history::show(&small)
-        } else {
-            String::new()
-        };
-        format!(
-            "{}\n  {} (entity {entity}; {total} violations in all)\n{events}",
-            found.broken.promise(),
-            found.message,
-        )
-    };
-    all.iter().map(text).collect()
-}
-
-/// Keeps the logs and what was found.
-fn keep(plan: &Plan, options: &Options, home: &TempDir, violations: &[String]) -> Result<(), Stop> {
-    let folder = options.evidence.join(format!("{}-{}", plan.seed, plan.index));
-    fs::create_dir_all(&folder)?;
-    for entry in fs::read_dir(home.path())? {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            fs::copy(entry.path(), folder.join(entry.file_name()))?;
-        }
-    }
-    fs::write(folder.join("plan.txt"), format!("{plan:#?}\n"))?;
-    fs::write(folder.join("violations.txt"), violations.join("\n\n"))?;
-    Ok(())
-}
-
-fn tail(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(12)..].join("\n")
 }

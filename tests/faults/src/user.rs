@@ -3,12 +3,13 @@
 //! A write that is not answered, or with a 5xx, is mostly sent again with the same `Idempotency-Key` until it is, and
 //! sometimes given up. Every title, description and name is unique, and holds [`MARK`], which the proxy looks for.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gravity_test_support::history::{
-    Attempt, Event, Failure, Fields, Kind, Read, Seen, Silence, Time, Write,
+    Attempt, Event, Failure, Fields, Kind, Read, Restart, Seen, Silence, Time, Write,
 };
 use reqwest::Method;
 use serde_json::{Map, Value, json};
@@ -29,6 +30,7 @@ const STATUSES: [&str; 4] = ["pending", "in_progress", "completed", "cancelled"]
 pub(crate) struct Journal {
     began: Instant,
     events: Mutex<Vec<Event>>,
+    restarts: Mutex<Vec<Restart>>,
     over: AtomicBool,
     serial: AtomicU64,
 }
@@ -38,6 +40,7 @@ impl Journal {
         Self {
             began: Instant::now(),
             events: Mutex::default(),
+            restarts: Mutex::default(),
             over: AtomicBool::new(false),
             serial: AtomicU64::new(0),
         }
@@ -57,6 +60,13 @@ impl Journal {
         events.len() - 1
     }
 
+    /// A node's process ends about now.
+    pub(crate) fn restarts(&self, node: usize) {
+        let at = self.now();
+        let mut restarts = self.restarts.lock().unwrap_or_else(PoisonError::into_inner);
+        restarts.push(Restart { node, at });
+    }
+
     /// Tells every user to come to an end.
     pub(crate) fn end(&self) {
         self.over.store(true, Ordering::SeqCst);
@@ -66,8 +76,12 @@ impl Journal {
         self.over.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn take(&self) -> Vec<Event> {
-        std::mem::take(&mut *self.events())
+    pub(crate) fn take(&self) -> (Vec<Event>, Vec<Restart>) {
+        let mut restarts = self.restarts.lock().unwrap_or_else(PoisonError::into_inner);
+        (
+            std::mem::take(&mut *self.events()),
+            std::mem::take(&mut *restarts),
+        )
     }
 
     fn unique(&self, what: &str) -> String {
@@ -90,8 +104,8 @@ struct Known {
     tasks: Vec<String>,
     deleted: Vec<String>,
     created: usize,
-    /// Answered writes and where they are in the journal.
-    answered: Vec<(usize, Request)>,
+    /// Of each entity, the last write if it was answered, and where it is in the journal.
+    answered: BTreeMap<String, (usize, Request)>,
 }
 
 impl User {
@@ -287,15 +301,16 @@ impl Line {
         }));
     }
 
-    /// Sends an answered write once more, as it was.
+    /// Sends an answered write once more, as it was: one that nothing else to its entity followed, as clients do.
     async fn replay(&mut self) {
         let picked = {
             let known = self.user.known();
-            let recent = known.answered.len().saturating_sub(30);
-            let recent = &known.answered[recent..];
-            (!recent.is_empty()).then(|| recent[self.random.index(recent.len())].clone())
+            let all = known.answered.len();
+            (all > 0).then(|| known.answered.values().nth(self.random.index(all)).cloned())
         };
-        let Some((place, request)) = picked else { return };
+        let Some((place, request)) = picked.flatten() else {
+            return;
+        };
         let attempt = self.attempt(&request, None).await;
         if let Some(Event::Write(write)) = self.journal.events().get_mut(place) {
             write.attempts.push(attempt);
@@ -317,6 +332,9 @@ impl Line {
             key: Some(self.journal.unique("k").replace(MARK, "key-")),
             body: body.map(Value::Object),
         };
+        if let Some(entity) = &entity {
+            self.user.known().answered.remove(entity);
+        }
         let (attempts, entity) = self.insist(&request, entity).await;
         let answered = attempts.last().is_some_and(|attempt| attempt.outcome.is_ok());
         let place = self.journal.push(Event::Write(Write {
@@ -327,9 +345,9 @@ impl Line {
             attempts,
         }));
         let mut known = self.user.known();
-        if answered {
-            known.answered.push((place, request));
-            if let (Kind::Create, Some(id)) = (kind, entity) {
+        if let (true, Some(id)) = (answered, entity) {
+            known.answered.insert(id.clone(), (place, request));
+            if kind == Kind::Create {
                 known.tasks.push(id);
             }
         }
@@ -338,8 +356,8 @@ impl Line {
     /// Sends until there is an answer that is no 5xx, or the user has had enough.
     async fn insist(&mut self, request: &Request, entity: Option<String>) -> (Vec<Attempt>, Option<String>) {
         let (mut attempts, mut entity) = (Vec::new(), entity);
-        let tries = if self.random.chance(20) {
-            self.random.index(3) + 1
+        let tries = if self.random.chance(40) {
+            self.random.index(4) + 1
         } else {
             MOST_TRIES
         };

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::entity::Case;
-use super::{Broken, Event, Failure, History, Kind, Read, Row, Seen, Shown, Silence, Time, Violation, Write};
+use super::{
+    Attempt, Broken, Event, Failure, History, Kind, Read, Row, Seen, Shown, Silence, Time, Violation, Write,
+};
 
 /// Every broken promise of a history; empty when all were kept.
 #[must_use]
@@ -131,7 +133,7 @@ fn check_write(history: &History, write: &Write, found: &mut Vec<Violation>) {
             message,
         });
     };
-    let mut first: Option<&super::Ack> = None;
+    let mut first: Option<(&Attempt, &super::Ack)> = None;
     for attempt in &write.attempts {
         match &attempt.outcome {
             Err(failure) => {
@@ -147,9 +149,9 @@ fn check_write(history: &History, write: &Write, found: &mut Vec<Violation>) {
                     report(Broken::NeedlessBuffering, format!("operation {}", ack.operation));
                 }
                 match first {
-                    None => first = Some(ack),
+                    None => first = Some((attempt, ack)),
                     Some(first) => {
-                        if let Some(difference) = replay_difference(history, first, ack) {
+                        if let Some(difference) = replay_difference(history, first, (attempt, ack)) {
                             report(Broken::ReplayChanged, difference);
                         }
                     }
@@ -163,9 +165,14 @@ fn check_write(history: &History, write: &Write, found: &mut Vec<Violation>) {
     }
 }
 
-/// With several nodes the second answer may come from a node that has not heard of the first: the body may differ in how
-/// far the write has come, the operation may not. After damage nothing is known.
-fn replay_difference(history: &History, first: &super::Ack, again: &super::Ack) -> Option<String> {
+/// The operation is always the same. The answer may differ in how far the write has come when it comes from a node that
+/// has not heard of the first: another one, or one that was restarted since and takes it into the buffer again because
+/// Postgres, which knows, is away. After damage nothing is known.
+fn replay_difference(
+    history: &History,
+    (before, first): (&Attempt, &super::Ack),
+    (attempt, again): (&Attempt, &super::Ack),
+) -> Option<String> {
     if history.rules.damaged {
         return None;
     }
@@ -175,8 +182,12 @@ fn replay_difference(history: &History, first: &super::Ack, again: &super::Ack) 
             first.operation, again.operation
         ));
     }
+    let restarted = history.restarts.iter().any(|restart| {
+        restart.node == attempt.node && restart.at >= before.start && restart.at <= attempt.end
+    });
+    let may_differ = history.rules.nodes > 1 || (restarted && again.status == 202);
     let same = first.status == again.status && first.body == again.body;
-    (history.rules.nodes == 1 && !same).then(|| {
+    (!may_differ && !same).then(|| {
         format!(
             "{} {} became {} {}",
             first.status, first.body, again.status, again.body

@@ -55,8 +55,10 @@ impl<'a> Span<'a> {
         let end = match (ack, last_ack) {
             // Another node may still be about to stamp it.
             (Some((attempt, _)), _) if silent_at(Some(attempt.node)) => Time::MAX,
-            // A replay on another node may have taken effect first.
-            (Some((attempt, _)), Some(last)) if history.rules.nodes > 1 => attempt.end.max(last.end),
+            // A replay where the first was not known has a place of its own until the drain knows better.
+            (Some((attempt, first)), Some(last)) if last.outcome.as_ref() != Ok(first) => {
+                attempt.end.max(last.end)
+            }
             (Some((attempt, _)), _) => attempt.end,
             (None, _) if silent_at(None) => Time::MAX,
             (None, _) => attempts.last().map_or(Time::MAX, |attempt| attempt.end),

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 pub use check::check;
 pub use show::show;
-pub use shrink::shrink;
+pub use shrink::{about, shrink};
 
 /// Microseconds since the run began.
 pub type Time = u64;
@@ -266,11 +266,22 @@ pub struct Rules {
     pub request_limit: Time,
 }
 
+/// A node's process ended, in whatever way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restart {
+    /// The node.
+    pub node: usize,
+    /// When.
+    pub at: Time,
+}
+
 /// A run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
     /// What it allows.
     pub rules: Rules,
+    /// In any order.
+    pub restarts: Vec<Restart>,
     /// What clients did, in any order.
     pub events: Vec<Event>,
     /// What was found afterwards.

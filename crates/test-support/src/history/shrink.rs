@@ -9,7 +9,7 @@ pub fn shrink(history: &History, violation: &Violation) -> History {
     let Some(entity) = &violation.entity else {
         return history.clone();
     };
-    let mut small = only(history, entity);
+    let mut small = about(history, entity);
     if !shows(&small, violation) {
         return history.clone();
     }
@@ -30,7 +30,9 @@ fn shows(history: &History, violation: &Violation) -> bool {
         .any(|found| found.broken == violation.broken && found.entity == violation.entity)
 }
 
-fn only(history: &History, entity: &str) -> History {
+/// The part of a history that is about one entity.
+#[must_use]
+pub fn about(history: &History, entity: &str) -> History {
     let mut small = history.clone();
     let owners: Vec<String> = small
         .events

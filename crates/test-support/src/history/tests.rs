@@ -35,6 +35,7 @@ impl Run {
         Self {
             history: History {
                 rules,
+                restarts: Vec::new(),
                 events: Vec::new(),
                 facts: Facts::default(),
             },
@@ -306,6 +307,28 @@ fn a_replay_that_is_answered_otherwise_is_found() {
         ack.operation = "op-9".into();
     }
     assert_eq!(run.broken(), [Broken::ReplayChanged]);
+}
+
+#[test]
+fn a_restarted_node_may_take_a_replay_for_a_new_write_but_not_answer_it_otherwise() {
+    for (status, restarted, is_allowed) in [(202, true, true), (202, false, false), (200, true, false)] {
+        let mut run = clean();
+        run.row(3, "c", false);
+        let (start, end) = run.tick();
+        if restarted {
+            run.history.restarts.push(Restart { node: 0, at: start });
+        }
+        if let Event::Write(write) = &mut run.history.events[2] {
+            let mut again = write.attempts[0].clone();
+            (again.start, again.end) = (start, end);
+            if let Ok(ack) = &mut again.outcome {
+                ack.status = status;
+                ack.body = "otherwise".into();
+            }
+            write.attempts.push(again);
+        }
+        assert_eq!(run.broken().is_empty(), is_allowed, "{status} {restarted}");
+    }
 }
 
 #[test]
