@@ -170,6 +170,17 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    /// Every value of a header, joined as a list.
+    #[must_use]
+    pub fn list(&self, name: &str) -> String {
+        let values = self
+            .headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
+        values.collect::<Vec<_>>().join(", ").to_lowercase()
+    }
+
     /// A header that must be there.
     ///
     /// # Panics
@@ -248,7 +259,6 @@ impl Answer {
     /// # Panics
     /// When it has another.
     #[track_caller]
-    #[must_use]
     pub fn must_be(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}: {}", self.call, self.text());
         self

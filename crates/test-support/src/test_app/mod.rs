@@ -74,11 +74,23 @@ impl TestApp {
         self.healthy().await;
     }
 
-    /// Runs it and waits until it answers, whatever is down.
+    /// Runs it and waits until its buffer is open, whatever else is down.
+    ///
+    /// # Panics
+    /// When it ends, or the buffer does not open.
+    pub async fn launch(&self) {
+        self.listen().await;
+        eventually("the buffer opens", || async {
+            (self.reported("/buffer/status").await != "unavailable").then_some(())
+        })
+        .await;
+    }
+
+    /// Runs it and waits until it answers at all.
     ///
     /// # Panics
     /// When it ends.
-    pub async fn launch(&self) {
+    pub async fn listen(&self) {
         for attempt in 1..=LAUNCHES {
             self.spawn();
             if self.answers().await {
@@ -351,12 +363,16 @@ impl TestApp {
         self.reports("/status", "healthy").await;
     }
 
-    /// Waits until it has noticed that Postgres is down.
+    /// Waits until it has noticed that Postgres is down: at once, since it is asked for something that only Postgres knows.
     ///
     /// # Panics
     /// When it never does.
     pub async fn in_the_dark(&self) {
-        self.reports("/services/postgresql/status", false).await;
+        eventually("it notices that Postgres is down", || async {
+            self.actor(Uuid::now_v7(), "service").get("/api/v1/tasks").await;
+            (self.reported("/services/postgresql/status").await == false).then_some(())
+        })
+        .await;
     }
 
     /// Waits until it finds everything up and has nothing buffered.

@@ -3,7 +3,7 @@
 use super::overlay::fall_back;
 use gravity_domain::id::{OperationId, UserId};
 use gravity_domain::sync::ports::WritePorts;
-use gravity_domain::sync::{AppliedRecord, Operation, OperationReport, OperationState, ReadError};
+use gravity_domain::sync::{AppliedRecord, Operation, OperationReport, OperationState, Pending, ReadError};
 
 /// `GET /api/v1/operations/{id}`.
 pub struct GetOperation {
@@ -22,12 +22,8 @@ impl GetOperation {
     /// # Errors
     /// [`ReadError::NotFound`], or [`ReadError::Unknown`] when it is not here and Postgres cannot be asked.
     pub async fn run(&self, user: UserId, id: OperationId) -> Result<OperationReport, ReadError> {
-        if let Some(pending) = self.ports.buffer.find(id)? {
-            return owned(user, report(&pending.operation, OperationState::Pending, None));
-        }
-        if let Some(letter) = self.ports.buffer.find_dead(id)? {
-            let operation = letter.operation.as_ref().ok_or(ReadError::NotFound)?;
-            return owned(user, report(operation, OperationState::Dead, Some(letter.reason)));
+        if let Some(held) = self.held(id)? {
+            return owned(user, held);
         }
         if self.ports.breaker.allows_reads() {
             match self.ports.store.find(user, id).await {
@@ -37,6 +33,21 @@ impl GetOperation {
             }
         }
         Err(ReadError::Unknown)
+    }
+
+    /// What the buffer holds of it. An admin's retry moves it from the dead letters to those that wait: who found it in
+    /// neither may have looked in each at the wrong moment, and looks once more.
+    fn held(&self, id: OperationId) -> Result<Option<(UserId, OperationReport)>, ReadError> {
+        let buffer = &self.ports.buffer;
+        let pending = |found: Pending| report(&found.operation, OperationState::Pending, None);
+        if let Some(found) = buffer.find(id)? {
+            return Ok(Some(pending(found)));
+        }
+        if let Some(letter) = buffer.find_dead(id)? {
+            let operation = letter.operation.as_ref().ok_or(ReadError::NotFound)?;
+            return Ok(Some(report(operation, OperationState::Dead, Some(letter.reason))));
+        }
+        Ok(buffer.find(id)?.map(pending))
     }
 }
 
