@@ -103,8 +103,13 @@ pub enum Found<E> {
 pub trait EntityCache<E: Entity>: Send + Sync {
     /// What is known of the entity.
     fn find(&self, user: UserId, id: Uuid) -> Found<E>;
-    /// Remembers a row read from or written to Postgres, unless a newer version is known.
+    /// Remembers a row that this node has just written to Postgres, unless a newer version is known.
     fn learn(&self, entity: E);
+    /// A mark to take before rows are read: see [`Self::learn_read`].
+    fn mark(&self, user: UserId) -> u64;
+    /// Remembers a row read from Postgres after `mark` was taken, unless a newer version is known, or what is known of the
+    /// entity may have been forgotten since: the row could be older than that.
+    fn learn_read(&self, entity: E, mark: u64);
 }
 
 /// A buffered operation and its place.

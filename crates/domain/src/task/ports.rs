@@ -36,10 +36,8 @@ pub struct KnownPage {
 
 /// The last known tasks of each user, in this process: enough of the list to go on serving it when Postgres is away.
 pub trait TaskCache: EntityCache<Task> {
-    /// A mark to take before a list is read: what is learnt between the mark and [`Self::learn_page`] wins over the page.
-    fn mark(&self, user: UserId) -> u64;
-
-    /// Remembers a stretch of the user's unfiltered list, read after `mark` was taken.
+    /// Remembers a stretch of the user's unfiltered list, read after `mark` was taken ([`EntityCache::mark`]). What was learnt
+    /// after the mark wins over the page.
     fn learn_page(&self, user: UserId, mark: u64, page: KnownPage);
 
     /// The same answer as [`TaskStore::list`], from what is known; `None` when not all of it is known.
@@ -51,6 +49,6 @@ pub trait TaskCache: EntityCache<Task> {
         limit: usize,
     ) -> Option<Vec<Task>>;
 
-    /// True when the top of the user's list is known.
-    fn knows_list(&self, user: UserId) -> bool;
+    /// True when the first `rows` tasks of the user's unfiltered list are known, or all of it. Cheap: asked on every request.
+    fn knows_list(&self, user: UserId, rows: usize) -> bool;
 }

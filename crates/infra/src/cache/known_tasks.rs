@@ -86,8 +86,16 @@ impl KnownTasks {
         self.bytes
     }
 
-    pub(super) fn knows_list(&self) -> bool {
-        self.extent != Extent::Nothing
+    /// Whether the first `rows` live tasks are known, or all.
+    pub(super) fn knows_list(&self, rows: usize) -> bool {
+        let Extent::Down(end) = self.extent else {
+            return self.extent == Extent::All;
+        };
+        let live = self
+            .rows
+            .range(end..)
+            .filter(|(_, row)| row.task.deleted.is_none());
+        live.take(rows).count() == rows
     }
 
     pub(super) fn find(&self, id: Uuid) -> Found<Task> {
@@ -120,6 +128,13 @@ impl KnownTasks {
     pub(super) fn learn(&mut self, task: Task, tick: u64) {
         self.put(task, tick);
         self.shrink();
+    }
+
+    /// Takes a row that was read after the tick `mark`, unless what has been forgotten since may have been newer.
+    pub(super) fn learn_read(&mut self, task: Task, mark: u64) {
+        if mark >= self.horizon {
+            self.learn(task, mark);
+        }
     }
 
     /// Takes a stretch of the list that was read after the tick `mark`.

@@ -4,14 +4,18 @@ use gravity_domain::id::UserId;
 use gravity_domain::profile::Profile;
 use gravity_domain::sync::Found;
 use gravity_domain::sync::ports::EntityCache;
+use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
+use std::sync::atomic::{AtomicU64, Ordering};
 use uuid::Uuid;
 
 /// Remembers the profiles seen last.
 #[derive(Debug)]
 pub struct KnownProfiles {
     profiles: Cache<UserId, Profile>,
+    /// How often something was forgotten on purpose: what was read before is not taken any more.
+    forgotten: AtomicU64,
 }
 
 impl KnownProfiles {
@@ -21,12 +25,26 @@ impl KnownProfiles {
             .max_capacity(max)
             .eviction_policy(EvictionPolicy::lru())
             .build();
-        Self { profiles }
+        Self {
+            profiles,
+            forgotten: AtomicU64::new(0),
+        }
     }
 
     /// Forgets a profile that may be out of date.
     pub fn forget(&self, user: UserId) {
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
         self.profiles.invalidate(&user);
+    }
+
+    fn put(&self, profile: Profile, is_good: impl Fn() -> bool) {
+        self.profiles
+            .entry(profile.id)
+            .and_compute_with(|known| match known {
+                Some(known) if known.value().version > profile.version => Op::Nop,
+                _ if is_good() => Op::Put(profile),
+                _ => Op::Nop,
+            });
     }
 }
 
@@ -39,12 +57,15 @@ impl EntityCache<Profile> for KnownProfiles {
     }
 
     fn learn(&self, profile: Profile) {
-        self.profiles
-            .entry(profile.id)
-            .and_upsert_with(|known| match known {
-                Some(known) if known.value().version > profile.version => known.into_value(),
-                _ => profile,
-            });
+        self.put(profile, || true);
+    }
+
+    fn mark(&self, _user: UserId) -> u64 {
+        self.forgotten.load(Ordering::SeqCst)
+    }
+
+    fn learn_read(&self, profile: Profile, mark: u64) {
+        self.put(profile, || self.forgotten.load(Ordering::SeqCst) == mark);
     }
 }
 
@@ -80,7 +101,11 @@ mod tests {
         known.learn(profile(3));
         assert_eq!(known.find(id, id.0), Found::Known(profile(3)));
         assert_eq!(known.find(id, Uuid::from_u128(2)), Found::Absent);
+        let before = known.mark(id);
         known.forget(id);
+        known.learn_read(profile(2), before);
         assert_eq!(known.find(id, id.0), Found::Unknown);
+        known.learn_read(profile(4), known.mark(id));
+        assert_eq!(known.find(id, id.0), Found::Known(profile(4)));
     }
 }

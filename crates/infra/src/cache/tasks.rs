@@ -108,15 +108,19 @@ impl EntityCache<Task> for CachedTasks {
     fn learn(&self, task: Task) {
         self.change(task.user_id, |known, tick| known.learn(task, tick));
     }
-}
 
-impl TaskCache for CachedTasks {
     fn mark(&self, user: UserId) -> u64 {
         // From here on, what is learnt of the user is kept, or its loss shows in the horizon.
         self.users.get_with(user, || self.fresh());
         self.ticks.load(Ordering::SeqCst)
     }
 
+    fn learn_read(&self, task: Task, mark: u64) {
+        self.change(task.user_id, |known, _| known.learn_read(task, mark));
+    }
+}
+
+impl TaskCache for CachedTasks {
     fn learn_page(&self, user: UserId, mark: u64, page: KnownPage) {
         self.change(user, |known, _| known.learn_page(page, mark));
     }
@@ -131,10 +135,10 @@ impl TaskCache for CachedTasks {
         locked(&self.users.get(&user)?).list(filter, after, limit)
     }
 
-    fn knows_list(&self, user: UserId) -> bool {
+    fn knows_list(&self, user: UserId, rows: usize) -> bool {
         self.users
             .get(&user)
-            .is_some_and(|known| locked(&known).knows_list())
+            .is_some_and(|known| locked(&known).knows_list(rows))
     }
 }
 

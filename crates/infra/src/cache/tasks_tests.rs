@@ -239,7 +239,7 @@ fn an_unknown_list_is_not_an_empty_one() {
     assert_eq!(cache.list(USER, TaskFilter::default(), None, 20), None);
     cache.learn(task(1, 1));
     assert_eq!(cache.list(USER, TaskFilter::default(), None, 20), None);
-    assert!(!cache.knows_list(USER));
+    assert!(!cache.knows_list(USER, 1));
     assert_eq!(cache.find(USER, task(2, 1).id.0), Found::Unknown);
 
     let mark = cache.mark(USER);
@@ -249,7 +249,7 @@ fn an_unknown_list_is_not_an_empty_one() {
         is_last: true,
     };
     cache.learn_page(USER, mark, nothing);
-    assert!(cache.knows_list(USER));
+    assert!(cache.knows_list(USER, 200));
     assert_eq!(
         cache.list(USER, TaskFilter::default(), None, 20),
         Some(Vec::new())
@@ -294,4 +294,31 @@ fn memory_is_bounded_and_the_user_seen_longest_ago_is_forgotten_first() {
     let known = |user| cache.find(UserId(Uuid::from_u128(user)), task(1, 1).id.0);
     assert!(matches!(known(99), Found::Known(_)));
     assert_eq!(known(0), Found::Unknown);
+}
+
+#[test]
+fn a_list_is_known_to_the_depth_that_was_read() {
+    let cache = cache(500);
+    let mark = cache.mark(USER);
+    let tasks = vec![task(3, 1), task(2, 1), task(1, 1)];
+    let page = KnownPage {
+        after: None,
+        tasks,
+        is_last: false,
+    };
+    cache.learn_page(USER, mark, page);
+    assert!(cache.knows_list(USER, 3));
+    assert!(!cache.knows_list(USER, 4));
+}
+
+#[test]
+fn a_row_read_before_its_list_was_forgotten_does_not_come_back() {
+    let cache = cache(500);
+    let mark = cache.mark(USER);
+    cache.learn(task(1, 2));
+    cache.forget(USER);
+    cache.learn_read(task(1, 1), mark);
+    assert_eq!(cache.find(USER, task(1, 1).id.0), Found::Unknown);
+    cache.learn_read(task(1, 2), cache.mark(USER));
+    assert_eq!(cache.find(USER, task(1, 1).id.0), Found::Known(task(1, 2)));
 }

@@ -29,8 +29,9 @@ impl Loader for ProfileLoader {
     }
 
     async fn load(&self, user: UserId) -> Result<(), StoreError> {
+        let mark = self.cache.mark(user);
         if let Some(profile) = self.store.find(user, user.0).await? {
-            self.cache.learn(profile);
+            self.cache.learn_read(profile, mark);
         }
         Ok(())
     }

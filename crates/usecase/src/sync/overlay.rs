@@ -99,9 +99,10 @@ impl<E: Entity> EntityReader<E> {
 
     async fn base(&self, user: UserId, id: Uuid, source: Source) -> Result<(Found<E>, Freshness), ReadError> {
         if source == Source::StoreFirst && self.breaker.allows_reads() {
+            let mark = self.cache.mark(user);
             match self.store.find(user, id).await {
                 Ok(Some(entity)) => {
-                    self.cache.learn(entity.clone());
+                    self.cache.learn_read(entity.clone(), mark);
                     return Ok((Found::Known(entity), Freshness::Current));
                 }
                 Ok(None) => return Ok((Found::Absent, Freshness::Current)),

@@ -224,7 +224,8 @@ async fn a_newer_write_never_overtakes_an_older_one_in_the_lane() {
         .rows
         .expect_find()
         .returning(move |_, _| Ok(Some(known.clone())));
-    world.cache.expect_learn().return_const(());
+    world.cache.expect_mark().return_const(0u64);
+    world.cache.expect_learn_read().return_const(());
     let (writer, reader) = world.build();
     let written = writer
         .write(request(user, None), &reader, rename(id, "newer"))

@@ -148,7 +148,8 @@ impl ListTasks {
             };
             self.cache.learn_page(wanted.user, mark, page);
         } else {
-            rows.iter().for_each(|task| self.cache.learn(task.clone()));
+            rows.iter()
+                .for_each(|task| self.cache.learn_read(task.clone(), mark));
         }
     }
 

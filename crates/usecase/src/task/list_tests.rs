@@ -70,20 +70,22 @@ impl EntityCache<Task> for Rows {
     }
 
     fn learn(&self, _: Task) {}
-}
 
-impl TaskCache for Rows {
     fn mark(&self, _: UserId) -> u64 {
         0
     }
 
+    fn learn_read(&self, _: Task, _: u64) {}
+}
+
+impl TaskCache for Rows {
     fn learn_page(&self, _: UserId, _: u64, _: KnownPage) {}
 
     fn list(&self, _: UserId, filter: TaskFilter, after: Option<PageKey>, limit: usize) -> Option<Vec<Task>> {
         self.1.then(|| self.page(filter, after, limit))
     }
 
-    fn knows_list(&self, _: UserId) -> bool {
+    fn knows_list(&self, _: UserId, _: usize) -> bool {
         true
     }
 }

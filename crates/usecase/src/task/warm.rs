@@ -26,7 +26,7 @@ impl TaskLoader {
 #[async_trait]
 impl Loader for TaskLoader {
     fn is_warm(&self, user: UserId) -> bool {
-        self.cache.knows_list(user)
+        self.cache.knows_list(user, ROWS)
     }
 
     async fn load(&self, user: UserId) -> Result<(), StoreError> {

@@ -244,13 +244,17 @@ impl EntityCache<Task> for Memory {
     fn learn(&self, entity: Task) {
         self.known.lock().unwrap().insert(entity.id.0, entity);
     }
-}
 
-impl TaskCache for Memory {
     fn mark(&self, _: UserId) -> u64 {
         0
     }
 
+    fn learn_read(&self, entity: Task, _: u64) {
+        self.learn(entity);
+    }
+}
+
+impl TaskCache for Memory {
     fn learn_page(&self, _: UserId, _: u64, page: KnownPage) {
         page.tasks.into_iter().for_each(|task| self.learn(task));
     }
@@ -269,7 +273,7 @@ impl TaskCache for Memory {
             .then(|| listed(known.values(), user, filter, after, limit))
     }
 
-    fn knows_list(&self, _: UserId) -> bool {
+    fn knows_list(&self, _: UserId, _: usize) -> bool {
         true
     }
 }
@@ -284,6 +288,14 @@ impl EntityCache<Profile> for Memory {
 
     fn learn(&self, entity: Profile) {
         self.known_profiles.lock().unwrap().insert(entity.id.0, entity);
+    }
+
+    fn mark(&self, _: UserId) -> u64 {
+        0
+    }
+
+    fn learn_read(&self, entity: Profile, _: u64) {
+        self.learn(entity);
     }
 }
 
