@@ -239,6 +239,47 @@ async fn a_newer_write_never_overtakes_an_older_one_in_the_lane() {
 }
 
 #[tokio::test]
+async fn while_the_lane_cannot_be_looked_into_nothing_is_written() {
+    let mut world = World::new(true);
+    let closed = || BufferError::Unavailable("opening".into());
+    world
+        .buffer
+        .expect_lane_length()
+        .returning(move |_| Err(closed()));
+    world.buffer.expect_find().returning(move |_| Err(closed()));
+    world.store.expect_apply().never();
+    let (writer, reader) = world.build();
+    let refused = writer
+        .write(request(UserId::random(), None), &reader, create("t"))
+        .await;
+    assert!(matches!(
+        refused,
+        Err(WriteError::Buffer(BufferError::Unavailable(_)))
+    ));
+}
+
+#[tokio::test]
+async fn what_may_have_been_committed_is_never_answered_from_the_cache() {
+    let (mut world, appended) = World::new(true)
+        .lane(0)
+        .cached(Found::Absent)
+        .pending(vec![])
+        .appends();
+    world
+        .store
+        .expect_apply()
+        .returning(|_| Err(StoreError::unavailable("closed")));
+    world.breaker.expect_failed().return_const(());
+    let (writer, reader) = world.build();
+    let change = rename(TaskId(uuid::Uuid::now_v7()), "x");
+    let unknown = writer
+        .write(request(UserId::random(), None), &reader, change)
+        .await;
+    assert!(matches!(unknown, Err(WriteError::Unknown)));
+    assert!(appended.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_refused_operation_is_answered_and_never_buffered() {
     let mut world = World::new(true).lane(0).cached(Found::Unknown);
     world.store.expect_apply().times(2).returning(|operation| {

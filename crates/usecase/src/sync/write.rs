@@ -154,7 +154,9 @@ impl Writer {
             return Ok(answer);
         }
         let mut source = Source::StoreFirst;
-        let is_lane_empty = !matches!(self.ports.buffer.lane_length(operation.user_id), Ok(1..));
+        // A lane that cannot be looked into may hold what this write must not overtake, what it changes, or its own first
+        // attempt: nothing can be said then.
+        let is_lane_empty = self.ports.buffer.lane_length(operation.user_id)? == 0;
         if is_lane_empty && self.ports.breaker.allows_writes() {
             match self.commit(&mut operation, reader).await {
                 Direct::Answered(result) => return result,
@@ -164,7 +166,14 @@ impl Writer {
         if must_commit {
             return Err(WriteError::NotCommittable);
         }
-        self.buffer(operation, reader, source).await
+        let buffered = self.buffer(operation, reader, source).await;
+        match (buffered, source) {
+            // It may have been committed after all, so what the cache says is no answer.
+            (Err(WriteError::NotFound | WriteError::VersionMismatch { .. }), Source::CacheOnly) => {
+                Err(WriteError::Unknown)
+            }
+            (answered, _) => answered,
+        }
     }
 
     /// The answer that an earlier request with the same key got, from memory or from the buffer. Postgres gives the
