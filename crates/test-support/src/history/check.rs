@@ -182,9 +182,7 @@ fn replay_difference(
             first.operation, again.operation
         ));
     }
-    let restarted = history.restarts.iter().any(|restart| {
-        restart.node == attempt.node && restart.at >= before.start && restart.at <= attempt.end
-    });
+    let restarted = history.restarted(attempt.node, before.start, attempt.end);
     let may_differ = history.rules.nodes > 1 || (restarted && again.status == 202);
     let same = first.status == again.status && first.body == again.body;
     (!may_differ && !same).then(|| {

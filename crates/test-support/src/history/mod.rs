@@ -288,6 +288,15 @@ pub struct History {
     pub facts: Facts,
 }
 
+impl History {
+    /// Whether the node's process ended between these times.
+    fn restarted(&self, node: usize, from: Time, to: Time) -> bool {
+        self.restarts
+            .iter()
+            .any(|restart| restart.node == node && restart.at >= from && restart.at <= to)
+    }
+}
+
 /// How a promise was broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Broken {

@@ -332,6 +332,45 @@ fn a_restarted_node_may_take_a_replay_for_a_new_write_but_not_answer_it_otherwis
 }
 
 #[test]
+fn a_delete_sent_again_may_be_answered_404_only_after_a_restart() {
+    for restarted in [false, true] {
+        let mut run = clean();
+        run.write(Kind::Delete, None, 204, 4, true);
+        run.row(4, "c", true);
+        let (start, end) = run.tick();
+        if restarted {
+            run.history.restarts.push(Restart { node: 0, at: start });
+        }
+        if let Some(Event::Write(write)) = run.history.events.last_mut() {
+            write.attempts.push(Attempt {
+                node: 0,
+                start,
+                end,
+                outcome: Err(refused(404, false)),
+            });
+        }
+        assert_eq!(run.broken().is_empty(), restarted);
+    }
+}
+
+#[test]
+fn a_write_buffered_after_an_open_answer_may_be_counted_twice_until_the_drain() {
+    for (status, is_allowed) in [(503, true), (404, false)] {
+        let mut run = Run::new();
+        run.create("a");
+        let write = run.write(Kind::Update, Some("b"), 202, 3, true);
+        let mut first = write.attempts[0].clone();
+        write.attempts[0].start += 100;
+        first.end = first.start + 50;
+        first.outcome = Err(refused(status, true));
+        write.attempts.insert(0, first);
+        run.read(Seen::One(shown(2, "b")));
+        run.row(2, "b", false);
+        assert_eq!(!run.broken().contains(&Broken::WentBack), is_allowed, "{status}");
+    }
+}
+
+#[test]
 fn a_wrong_status_and_a_503_without_retry_after_are_found() {
     for failure in [refused(500, false), refused(503, false), refused(401, false)] {
         let mut run = clean();
