@@ -14,7 +14,11 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 use tokio::time::Instant;
+use tokio_postgres::types::Json;
 use tokio_postgres::{Error as DriverError, Row, Statement};
+
+const OPERATION_KEEP_ANSWER: &str =
+    "UPDATE applied_operations SET buffered = true, answer = $2 WHERE id = $1";
 
 const RECORDED_TWICE: &str = "applied_operations_pkey";
 
@@ -179,11 +183,40 @@ async fn run_batch(session: &Session, operations: &[Operation]) -> Result<Vec<Ve
             }
         });
     }
+    for (operation, verdict) in operations.iter().zip(&verdicts) {
+        keep_first_answer(session, operation, verdict)
+            .await
+            .map_err(transient)?;
+    }
     session
         .within(session.client().batch_execute("COMMIT"))
         .await
         .map_err(transient)?;
     Ok(verdicts)
+}
+
+/// An operation that was committed directly, but whose answer was lost, was buffered and answered 202. That is the answer
+/// which its `Idempotency-Key` stands for from then on, also when nothing but the record is left to tell.
+async fn keep_first_answer(
+    session: &Session,
+    operation: &Operation,
+    verdict: &Verdict,
+) -> Result<(), QueryError> {
+    let (Verdict::Duplicate(record), Some(replay)) = (verdict, &operation.replay) else {
+        return Ok(());
+    };
+    let is_own_try = !record.buffered && record.accepted_at == operation.accepted_at;
+    let Some(accepted) = replay.accepted.as_ref().filter(|_| is_own_try) else {
+        return Ok(());
+    };
+    let update = async {
+        let statement = session.client().prepare_cached(OPERATION_KEEP_ANSWER).await?;
+        session
+            .client()
+            .execute(&statement, &[&operation.id.0, &Json(accepted)])
+            .await
+    };
+    session.within(update).await.map(drop)
 }
 
 /// As [`PostgresOperations::look_again`], in the batch's transaction.

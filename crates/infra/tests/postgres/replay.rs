@@ -3,7 +3,7 @@
 use crate::fixture::{Author, Fixture, at, keyed};
 use gravity_domain::profile::ProfilePatch;
 use gravity_domain::sync::ports::{EntityStore, OperationStore, ReplayStore};
-use gravity_domain::sync::{Applied, BatchError, Verdict};
+use gravity_domain::sync::{Applied, BatchError, EntityState, Verdict};
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -179,4 +179,24 @@ async fn batches_drain_fast() {
     let rate = OPERATIONS as f64 / elapsed.as_secs_f64();
     println!("{OPERATIONS} operations in {elapsed:?}: {rate:.0}/s");
     assert!(rate > 1_000.0, "{rate:.0} operations/s");
+}
+
+#[tokio::test]
+async fn a_direct_write_whose_answer_was_lost_is_remembered_as_the_202_that_was_answered() {
+    let fixture = Fixture::new().await;
+    let alice = Author::new();
+    let mut create = keyed(alice.create(at(1), "one"), None);
+    let direct = fixture.apply(&create).await;
+    let answered = serde_json::to_value(EntityState::Task(direct)).unwrap();
+    create.replay.as_mut().unwrap().accepted = Some(answered.clone());
+
+    let verdicts = fixture.operations.replay(&[create.clone()]).await.unwrap();
+    assert!(matches!(&verdicts[..], [Verdict::Duplicate(_)]));
+    let record = fixture
+        .operations
+        .find(alice.0, create.id)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((record.buffered, record.answer), (true, Some(answered)));
 }
