@@ -63,14 +63,15 @@ pub struct HealthReport {
 
 impl HealthReport {
     /// The one word for all of it. Unavailable: starting, stopping, or no write can be accepted (Postgres down and the
-    /// buffer full or broken). Degraded: a store is down.
+    /// buffer full or broken, or the buffer closed with operations in it). Degraded: a store is down.
     pub fn status(&self) -> HealthStatus {
         let buffers = matches!(self.buffer.state, BufferState::Empty | BufferState::Processing);
         let redis_up = match self.redis {
             RedisHealth::Server(redis) => redis.up,
             RedisHealth::InProcess => true,
         };
-        if self.lifecycle != Lifecycle::Serving || !(self.postgresql.up || buffers) {
+        let can_write = (self.postgresql.up || buffers) && !self.buffer.blocks_writes;
+        if self.lifecycle != Lifecycle::Serving || !can_write {
             HealthStatus::Unavailable
         } else if self.postgresql.up && redis_up {
             HealthStatus::Healthy
@@ -237,6 +238,16 @@ mod tests {
     use super::*;
 
     fn report(lifecycle: Lifecycle, postgres: bool, redis: bool, state: BufferState) -> HealthStatus {
+        holding(lifecycle, postgres, redis, state, false)
+    }
+
+    fn holding(
+        lifecycle: Lifecycle,
+        postgres: bool,
+        redis: bool,
+        state: BufferState,
+        blocks_writes: bool,
+    ) -> HealthStatus {
         let service = |up| ServiceHealth {
             up,
             last_check: None,
@@ -251,6 +262,7 @@ mod tests {
             dead_letters: 0,
             appended: 0,
             drained: 0,
+            blocks_writes,
         };
         HealthReport {
             lifecycle,
@@ -274,6 +286,11 @@ mod tests {
         assert_eq!(serving(false, true, Processing), HealthStatus::Degraded);
         assert_eq!(serving(false, true, Full), HealthStatus::Unavailable);
         assert_eq!(serving(false, true, Unavailable), HealthStatus::Unavailable);
+        assert_eq!(serving(true, true, Unavailable), HealthStatus::Healthy);
+        assert_eq!(
+            holding(Lifecycle::Serving, true, true, Unavailable, true),
+            HealthStatus::Unavailable
+        );
         assert_eq!(
             report(Lifecycle::Starting, true, true, Empty),
             HealthStatus::Unavailable

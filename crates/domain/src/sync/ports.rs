@@ -223,6 +223,9 @@ pub struct BufferStatus {
     pub appended: u64,
     /// Operations removed after their commit since the start.
     pub drained: u64,
+    /// True while it is not open but may hold operations: nobody knows then what a write would overtake or a read would
+    /// miss, so neither is served.
+    pub blocks_writes: bool,
 }
 
 /// The durable local queue, as the write and read paths use it. Lane reads are synchronous and short: a point look-up or a

@@ -202,10 +202,10 @@ impl Shared {
     }
 
     pub(super) fn status(&self) -> BufferStatus {
-        let open = matches!(
-            &*self.phase.read().unwrap_or_else(PoisonError::into_inner),
-            Phase::Open { .. }
-        );
+        let (open, blocks_writes) = match &*self.phase.read().unwrap_or_else(PoisonError::into_inner) {
+            Phase::Open { .. } => (true, false),
+            Phase::Closed { held, .. } => (false, held.operations),
+        };
         let (size, bytes) = (self.count.load(SeqCst), self.bytes.load(SeqCst));
         let full = !self.has_room() || size >= self.limits.operations || bytes >= self.limits.bytes;
         let state = match (open, full, size) {
@@ -224,6 +224,7 @@ impl Shared {
             dead_letters: self.dead.load(SeqCst),
             appended: self.appended.load(SeqCst),
             drained: self.drained.load(SeqCst),
+            blocks_writes,
         }
     }
 }

@@ -381,6 +381,7 @@ impl WriteBuffer for Memory {
             dead_letters: self.dead.lock().unwrap().len() as u64,
             appended: size,
             drained: 0,
+            blocks_writes: false,
         }
     }
 }
