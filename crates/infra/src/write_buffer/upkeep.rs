@@ -41,10 +41,18 @@ impl Writer {
         self.directory.reserve_missing(self.settings.reserve_bytes)
     }
 
+    /// The reserve is made only where as much again stays free: else the store that it was given to would lose it again
+    /// before it has drained.
+    fn fits_reserve(&self, free: u64) -> bool {
+        free >= self
+            .settings
+            .min_free_bytes
+            .saturating_add(2 * self.reserve_missing())
+    }
+
     pub(super) fn first_reserve(&self) {
-        let missing = self.reserve_missing();
         let free = self.directory.free_bytes().unwrap_or(u64::MAX);
-        if missing > 0 && !self.disk_full && free / 2 > missing.saturating_add(self.settings.min_free_bytes) {
+        if self.reserve_missing() > 0 && !self.disk_full && self.fits_reserve(free) {
             self.make_reserve();
         }
     }
