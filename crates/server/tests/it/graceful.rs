@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use gravity_test_support::builders::task;
 use gravity_test_support::services::supervise::Signal;
 use gravity_test_support::test_app::{TestApp, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use crate::{buffered_task, new_task, setup, start, titles};
@@ -58,6 +60,40 @@ async fn a_second_signal_ends_it_at_once() {
     app.signal(Signal::TERM);
     assert_eq!(app.ended().await, Some(130));
     assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+}
+
+#[tokio::test]
+async fn a_request_in_flight_at_the_stop_gets_its_answer() {
+    let app = start().await;
+    let mut stream = TcpStream::connect(("127.0.0.1", app.port())).await.unwrap();
+    let body = task("in flight").to_string();
+    let head = format!(
+        "POST {TASKS} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n",
+        app.alice().token().unwrap(),
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    eventually("the request has begun", || async {
+        (app.metric("gravity_http_requests_in_flight ").await >= 2.0).then_some(())
+    })
+    .await;
+    app.signal(Signal::TERM);
+    eventually("nobody listens", || async {
+        TcpStream::connect(("127.0.0.1", app.port()))
+            .await
+            .is_err()
+            .then_some(())
+    })
+    .await;
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 201");
+    drop(stream);
+    assert_eq!(app.ended().await, Some(0));
+    app.start().await;
+    assert_eq!(titles(&app.alice()).await, ["in flight"]);
 }
 
 /// Writes as fast as it can until it is told to stop or the server is gone; the titles that were acknowledged.

@@ -30,13 +30,18 @@ async fn a_black_hole_costs_no_request_more_than_the_deadline_and_later_ones_not
     let alice = app.alice();
     let known = new_task(&alice, "known").await;
     titles(&alice).await;
+    let mut actors = Vec::new();
+    for _ in 0..20 {
+        let actor = app.actor(Uuid::now_v7(), "service");
+        new_task(&actor, "before").await;
+        actors.push(actor);
+    }
     trusted(&app).await;
     app.postgres().pause().unwrap();
-    let calls: Vec<_> = (0..20)
-        .map(|number| {
-            let actor = app.actor(Uuid::now_v7(), "service");
-            tokio::spawn(actor.post(TASKS, task(&number.to_string())).into_future())
-        })
+    let calls: Vec<_> = actors
+        .iter()
+        .enumerate()
+        .map(|(number, actor)| tokio::spawn(actor.post(TASKS, task(&number.to_string())).into_future()))
         .collect();
     for call in calls {
         let answer = call.await.unwrap().must_be(202);
@@ -61,7 +66,7 @@ async fn a_black_hole_costs_no_request_more_than_the_deadline_and_later_ones_not
     assert!(unknown.took < Duration::from_millis(300), "{:?}", unknown.took);
     app.postgres().resume().unwrap();
     app.drained().await;
-    assert_eq!(count(&app, "SELECT count(*) FROM tasks").await, 41);
+    assert_eq!(count(&app, "SELECT count(*) FROM tasks").await, 61);
 }
 
 #[tokio::test]
