@@ -279,12 +279,14 @@ impl HybridClock {
     pub fn stamp(&self) -> Hlc {
         let wall_ms = u64::try_from(self.wall.now().millis()).unwrap_or(0);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let next_counter = last.counter.checked_add(1).filter(|_| wall_ms == last.wall_ms);
         if wall_ms > last.wall_ms {
             last.wall_ms = wall_ms;
             last.counter = 0;
-        } else if let Some(counter) = last.counter.checked_add(1) {
+        } else if let Some(counter) = next_counter {
             last.counter = counter;
         } else {
+            // Ahead of the wall clock, or out of counters: by the millisecond, so that times go on telling what was first.
             last.wall_ms += 1;
             last.counter = 0;
         }
@@ -377,6 +379,19 @@ mod tests {
             let at = Timestamp::from_millis(millis);
             prop_assert_eq!(Timestamp::parse(&at.to_string()), Some(at));
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_still_gives_each_stamp_a_time_of_its_own() {
+        let clock = HybridClock::new(
+            NodeId(1),
+            1_000,
+            1_000,
+            Arc::new(MockClock::at(400)),
+            Arc::new(()),
+        );
+        let times: Vec<_> = (0..3).map(|_| clock.stamp().wall_ms).collect();
+        assert_eq!(times, [1_001, 1_002, 1_003]);
     }
 
     #[test]

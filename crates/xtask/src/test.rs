@@ -26,6 +26,10 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     test.args(&arguments.cargo)
         .env(shared::POSTGRES_VARIABLE, postgres.url("postgres"))
         .env(shared::REDIS_VARIABLE, redis.url());
+    // Most of the time tests wait for what they have broken to heal: more of them at once than there are cores.
+    if workspace::variable("RUST_TEST_THREADS").is_none() {
+        test.env("RUST_TEST_THREADS", "4");
+    }
     Ok(workspace::exit_code(workspace::status(&mut test)?))
 }
 

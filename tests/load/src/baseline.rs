@@ -25,7 +25,12 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let config = Config::load().map_err(|problems| format!("{problems:?}"))?;
     let settings = PostgresSettings::from_url(variable("DATABASE_URL"));
     let listener = gravity_server::listen(&config.server)?;
-    let workers = config.server.workers;
+    let cores = std::thread::available_parallelism()?.get();
+    let workers = if config.server.workers == 0 {
+        cores
+    } else {
+        config.server.workers
+    };
     let server = Server::build(config)?;
     let pool = web::Data::new(Pool::new(&settings, server.handle().clone())?);
     let (state, node) = (server.state(), Uuid::now_v7().as_u64_pair().1);

@@ -79,8 +79,8 @@ impl World {
             ("REDIS_URL", redis.url()),
             ("BUFFER_ENGINE", engine.to_owned()),
             ("BUFFER_PATH", buffer.path().join("buffer").display().to_string()),
-            ("GRAVITY__AUTH__LOGIN_LIMIT_PER_MINUTE", "100000".to_owned()),
-            ("GRAVITY__AUTH__REGISTER_LIMIT_PER_HOUR", "100000".to_owned()),
+            ("LOGIN_ATTEMPTS_PER_MINUTE", "100000".to_owned()),
+            ("REGISTRATIONS_PER_HOUR", "100000".to_owned()),
         ];
         let server = Server::start(&plan.server, &["serve"], &settings).await?;
         server.wait("/health", |answer| answer.status == 200).await?;
@@ -100,7 +100,12 @@ impl World {
     /// The healthy path in turn with the same handler without the machinery.
     async fn healthy(&self, plan: &Plan, report: &mut Report) -> Outcome {
         let own = std::env::current_exe()?;
-        let bare = Server::start(&own, &["baseline"], &[("DATABASE_URL", self.database.clone())]).await?;
+        let unused = tempfile::tempdir()?;
+        let settings = [
+            ("DATABASE_URL", self.database.clone()),
+            ("BUFFER_PATH", unused.path().display().to_string()),
+        ];
+        let bare = Server::start(&own, &["baseline"], &settings).await?;
         let length = Duration::from_secs(plan.seconds);
         let mut ratios = Vec::new();
         let (mut with, mut without) = (Vec::new(), Vec::new());

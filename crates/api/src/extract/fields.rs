@@ -21,7 +21,7 @@ pub trait Body: Sized {
 ///
 /// # Errors
 /// `invalid_body`, `unknown_field`, `empty_update` or `validation_failed`.
-pub(crate) fn read<T: Body>(value: &Value) -> Result<T, ApiError> {
+pub fn read<T: Body>(value: &Value) -> Result<T, ApiError> {
     let Value::Object(object) = value else {
         return Err(ApiError::detailed(
             ErrorCode::InvalidBody,

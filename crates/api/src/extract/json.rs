@@ -11,7 +11,7 @@ use std::fmt;
 ///
 /// # Errors
 /// `malformed_json` or `duplicate_field`.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
+pub fn parse(bytes: &[u8]) -> Result<Value, ApiError> {
     let doubled = RefCell::new(None);
     let mut from = serde_json::Deserializer::from_slice(bytes);
     let parsed = Strict(&doubled)

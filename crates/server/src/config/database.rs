@@ -77,7 +77,8 @@ impl DatabaseConfig {
         settings.max_connections = self.pool_size;
         settings.connect_timeout = self.connect_timeout;
         settings.wait_timeout = self.acquire_timeout;
-        settings.deadline = self.write_deadline;
+        // What is left of it is for the append that follows.
+        settings.deadline = self.write_deadline * 4 / 5;
         settings.batch_deadline = self.batch_timeout;
         settings
     }
