@@ -93,6 +93,7 @@ impl World {
             store: memory.clone(),
             breaker: memory.clone(),
             buffer: memory.clone(),
+            known: memory.clone(),
         };
         let stamps = HybridClock::new(NodeId(1), 0, 60_000, self.clock.clone(), Arc::new(()));
         let stamps = Arc::new(stamps);

@@ -333,4 +333,6 @@ pub struct WritePorts {
     pub breaker: Arc<dyn Breaker>,
     /// The durable local queue.
     pub buffer: Arc<dyn WriteBuffer>,
+    /// Hears of writes that another process, or this one before, has committed.
+    pub known: Arc<dyn AppliedListener>,
 }

@@ -7,6 +7,7 @@ use gravity_domain::clock::HybridClock;
 use gravity_domain::profile::Profile;
 use gravity_domain::sync::ports::{Breaker, EntityCache, EntityStore, WriteBuffer, WritePorts};
 use gravity_domain::task::{Task, TaskCache, TaskStore};
+use gravity_infra::cache::KnownEntities;
 use gravity_infra::profile::PostgresProfiles;
 use gravity_infra::sync::PostgresOperations;
 use gravity_infra::task::PostgresTasks;
@@ -32,6 +33,10 @@ impl Calls {
             store: Arc::new(PostgresOperations::new(stores.pool.clone())),
             breaker: Arc::clone(&stores.breaker),
             buffer: Arc::clone(&buffer),
+            known: Arc::new(KnownEntities::new(
+                Arc::clone(&stores.known_tasks),
+                Arc::clone(&stores.known_profiles),
+            )),
         };
         let settings = WriteSettings {
             deadline: config.database.write_deadline,

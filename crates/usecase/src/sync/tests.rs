@@ -5,11 +5,12 @@ use gravity_domain::clock::{Hlc, HybridClock, MockClock, NodeId};
 use gravity_domain::error::StoreError;
 use gravity_domain::id::{OperationId, TaskId, UserId};
 use gravity_domain::sync::ports::{
-    MockBreaker, MockEntityCache, MockEntityStore, MockOperationStore, MockWriteBuffer, WritePorts,
+    MockAppliedListener, MockBreaker, MockEntityCache, MockEntityStore, MockOperationStore, MockWriteBuffer,
+    WritePorts,
 };
 use gravity_domain::sync::{
-    Applied, BufferError, Change, Entity, Fingerprint, Found, Operation, Pending, Verdict, WriteError,
-    WriteOutcome,
+    Applied, AppliedRecord, BufferError, Change, Entity, Fingerprint, Found, Operation, Pending, Verdict,
+    WriteError, WriteOutcome,
 };
 use gravity_domain::task::{NewTask, Task, TaskChange, TaskPatch, TaskStatus, Title};
 use std::sync::{Arc, Mutex};
@@ -22,6 +23,7 @@ struct World {
     buffer: MockWriteBuffer,
     rows: MockEntityStore<Task>,
     cache: MockEntityCache<Task>,
+    known: MockAppliedListener,
 }
 
 impl World {
@@ -78,6 +80,7 @@ impl World {
             store: Arc::new(self.store),
             breaker: breaker.clone(),
             buffer: buffer.clone(),
+            known: Arc::new(self.known),
         };
         let clock = HybridClock::new(
             NodeId(7),
@@ -277,6 +280,39 @@ async fn what_may_have_been_committed_is_never_answered_from_the_cache() {
         .await;
     assert!(matches!(unknown, Err(WriteError::Unknown)));
     assert!(appended.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_known_is_forgotten_when_another_node_committed_the_same_operation() {
+    let user = UserId::random();
+    let mut world = World::new(true).lane(0).cached(Found::Unknown);
+    world.buffer.expect_find().returning(|_| Ok(None));
+    world.store.expect_apply().returning(|operation| {
+        let Verdict::Applied(first) = applied(operation, None) else {
+            panic!("applied is applied")
+        };
+        Ok(Verdict::Duplicate(AppliedRecord {
+            id: operation.id,
+            user_id: operation.user_id,
+            entity: operation.entity(),
+            entity_id: operation.entity_id(),
+            kind: operation.kind(),
+            accepted_at: operation.accepted_at,
+            applied_at: operation.accepted_at.timestamp(),
+            attempts: 1,
+            superseded: false,
+            fingerprint: operation.replay.as_ref().map(|replay| replay.fingerprint),
+            buffered: false,
+            answer: serde_json::to_value(first.state).ok(),
+        }))
+    });
+    world.known.expect_already_applied().times(1).return_const(());
+    let (writer, reader) = world.build();
+    let again = writer
+        .write(request(user, Some(("key", 1))), &reader, create("t"))
+        .await
+        .unwrap();
+    assert!(again.replayed);
 }
 
 #[tokio::test]

@@ -274,6 +274,8 @@ impl Writer {
         record: AppliedRecord,
         reader: &EntityReader<E>,
     ) -> Result<Written<E>, WriteError> {
+        // Another node may have committed it, so that what is known here is older; after this answer it must not be seen.
+        self.ports.known.already_applied(operation);
         if let (Some(replay), Some(answer)) = (&operation.replay, record.answer) {
             let state: EntityState = serde_json::from_value(answer).map_err(|_| WriteError::KeyReused)?;
             let written = replayed(

@@ -10,11 +10,11 @@ use gravity_domain::id::{OperationId, SessionId, TaskId, UserId};
 use gravity_domain::page::PageKey;
 use gravity_domain::profile::Profile;
 use gravity_domain::sync::ports::{
-    Breaker, DeadLetters, EntityCache, EntityStore, OperationStore, WriteBuffer,
+    AppliedListener, Breaker, DeadLetters, EntityCache, EntityStore, OperationStore, WriteBuffer,
 };
 use gravity_domain::sync::{
     Applied, AppliedRecord, BufferError, BufferState, BufferStatus, Change, DeadLetter, Effect, Entity,
-    EntityKind, Found, Operation, Pending, Verdict,
+    EntityKind, EntityState, Found, Operation, Pending, Verdict,
 };
 use gravity_domain::task::{KnownPage, Task, TaskCache, TaskFilter, TaskStore};
 use std::collections::{BTreeMap, HashMap};
@@ -165,6 +165,12 @@ impl OperationStore for Memory {
             .filter(|record| record.user_id == user)
             .cloned())
     }
+}
+
+/// Its rows are all that is known.
+impl AppliedListener for Memory {
+    fn applied(&self, _: EntityState) {}
+    fn already_applied(&self, _: &Operation) {}
 }
 
 #[async_trait]
