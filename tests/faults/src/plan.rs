@@ -327,12 +327,17 @@ impl Plan {
         }
     }
 
-    /// One outage of Postgres of this kind.
-    fn postgres_window(&mut self, random: &mut Random, kind: Kind, from: u64, to: u64) {
+    /// One outage of Postgres of this kind; when it ends.
+    fn postgres_window(&mut self, random: &mut Random, kind: Kind, from: u64, to: u64) -> u64 {
         let postgres = Store::Postgres;
         match kind {
             Kind::PostgresKill => self.window(from, to, Act::Kill(postgres), Act::Start(postgres)),
-            Kind::PostgresPause => self.window(from, to, Act::Pause(postgres), Act::Resume(postgres)),
+            Kind::PostgresPause => {
+                // Shorter than the deadline, it would be a slow answer, not an outage.
+                let to = to.max(from + self.write_deadline_ms + 300);
+                self.window(from, to, Act::Pause(postgres), Act::Resume(postgres));
+                return to;
+            }
             Kind::PostgresConnections => {
                 self.window(from, to, Act::Connections(false), Act::Connections(true));
             }
@@ -340,6 +345,7 @@ impl Plan {
             Kind::PostgresCommit => self.commits(random, from, to),
             _ => self.cuts(random, postgres, from, to),
         }
+        to
     }
 
     /// Outages of Postgres, one after another.
@@ -356,8 +362,7 @@ impl Plan {
         while at + 500 < to {
             let end = (at + random.between(400, 1_200)).min(to);
             let kind = random.pick(&KINDS);
-            self.postgres_window(random, kind, at, end);
-            at = end + random.between(50, 500);
+            at = self.postgres_window(random, kind, at, end) + random.between(50, 500);
         }
     }
 

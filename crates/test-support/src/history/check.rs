@@ -151,7 +151,9 @@ fn check_write(history: &History, write: &Write, found: &mut Vec<Violation>) {
                 match first {
                     None => first = Some((attempt, ack)),
                     Some(first) => {
-                        if let Some(difference) = replay_difference(history, first, (attempt, ack)) {
+                        if let Some(difference) =
+                            replay_difference(history, write.kind, first, (attempt, ack))
+                        {
                             report(Broken::ReplayChanged, difference);
                         }
                     }
@@ -166,10 +168,11 @@ fn check_write(history: &History, write: &Write, found: &mut Vec<Violation>) {
 }
 
 /// The operation is always the same. The answer may differ in how far the write has come when it comes from a node that
-/// has not heard of the first: another one, or one that was restarted since and takes it into the buffer again because
-/// Postgres, which knows, is away. After damage nothing is known.
+/// has not heard of the first: another one, or one that was restarted since and either takes it into the buffer again
+/// because Postgres, which knows, is away, or knows that what it creates is there. After damage nothing is known.
 fn replay_difference(
     history: &History,
+    kind: Kind,
     (before, first): (&Attempt, &super::Ack),
     (attempt, again): (&Attempt, &super::Ack),
 ) -> Option<String> {
@@ -183,7 +186,8 @@ fn replay_difference(
         ));
     }
     let restarted = history.restarted(attempt.node, before.start, attempt.end);
-    let may_differ = history.rules.nodes > 1 || (restarted && again.status == 202);
+    let in_the_dark = again.status == 202 || kind == Kind::Create;
+    let may_differ = history.rules.nodes > 1 || (restarted && in_the_dark);
     let same = first.status == again.status && first.body == again.body;
     (!may_differ && !same).then(|| {
         format!(
