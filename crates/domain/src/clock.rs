@@ -279,14 +279,19 @@ impl HybridClock {
     pub fn stamp(&self) -> Hlc {
         let wall_ms = u64::try_from(self.wall.now().millis()).unwrap_or(0);
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let next_counter = last.counter.checked_add(1).filter(|_| wall_ms == last.wall_ms);
+        let ahead_ms = last.wall_ms.saturating_sub(wall_ms);
+        let next_counter = last
+            .counter
+            .checked_add(1)
+            .filter(|_| !(1..RESERVATION_MS).contains(&ahead_ms));
         if wall_ms > last.wall_ms {
             last.wall_ms = wall_ms;
             last.counter = 0;
         } else if let Some(counter) = next_counter {
             last.counter = counter;
         } else {
-            // Ahead of the wall clock, or out of counters: by the millisecond, so that times go on telling what was first.
+            // A little ahead, as after a kill: by the millisecond, so that times go on telling what was first. Never further
+            // ahead by that than a reservation, or a busy node would run away from its wall clock.
             last.wall_ms += 1;
             last.counter = 0;
         }

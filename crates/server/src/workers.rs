@@ -3,7 +3,6 @@
 //! A run that is due while the one before still works is skipped. Purges hold an advisory lock, so one node at a time does
 //! them. Everything here may be skipped or repeated without harm.
 
-use gravity_domain::clock::WallClock;
 use gravity_domain::sync::ports::Breaker;
 use gravity_infra::postgres::Pool;
 use gravity_infra::processor::ProcessorHandle;
@@ -29,8 +28,6 @@ pub struct Work {
     pub purge: RowsPurge,
     /// Whether Postgres is worth trying.
     pub breaker: Arc<dyn Breaker>,
-    /// For retention times.
-    pub clock: Arc<dyn WallClock>,
     /// Its status goes into the metrics.
     pub pool: Pool,
     /// The recorder that wants upkeep.
@@ -142,16 +139,9 @@ async fn purge(work: Work) {
     if !work.breaker.allows_writes() {
         return;
     }
-    let before = |retention: Duration| {
-        let millis = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
-        work.clock.now().plus_millis(millis.saturating_neg())
-    };
-    let tombstones = work
-        .purge
-        .purge_tombstones(before(work.tombstone_retention))
-        .await;
+    let tombstones = work.purge.purge_tombstones(work.tombstone_retention).await;
     note("tombstones", tombstones, &*work.breaker);
-    let applied = work.purge.purge_applied(before(work.applied_retention)).await;
+    let applied = work.purge.purge_applied(work.applied_retention).await;
     note("applied_operations", applied, &*work.breaker);
 }
 

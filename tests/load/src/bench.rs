@@ -246,8 +246,11 @@ async fn plain_insert(database: &str, rows: u64) -> Outcome<f64> {
         .await?;
     let insert = client
         .prepare(
-            "INSERT INTO plain SELECT (jsonb_populate_record(t, jsonb_build_object('id', id))).* \
-             FROM (SELECT * FROM tasks LIMIT 1) t, unnest($1::uuid[]) AS id",
+            "INSERT INTO plain (id, user_id, title, description, status, created_at, updated_at, version,
+                created_stamp, title_stamp, description_stamp, status_stamp)
+             SELECT n.id, t.user_id, t.title, t.description, t.status, t.created_at, t.updated_at, t.version,
+                t.created_stamp, t.title_stamp, t.description_stamp, t.status_stamp
+             FROM (SELECT * FROM tasks LIMIT 1) AS t, unnest($1::uuid[]) AS n (id)",
         )
         .await?;
     let start = Instant::now();

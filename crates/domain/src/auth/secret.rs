@@ -51,10 +51,10 @@ impl Password {
     /// The most code points a new password has.
     pub const MAX: usize = 128;
 
-    /// A password for a new account: 10..=128 code points after NFC, without NUL.
+    /// A password for a new account: 10..=128 code points after NFC, without control characters.
     ///
     /// # Errors
-    /// Too short, too long, or with a NUL.
+    /// Too short, too long, or with a control character.
     pub fn parse(raw: &str) -> Result<Self, TextError> {
         let password = Self::attempt(raw);
         let length = password.expose().chars().count();
@@ -64,7 +64,7 @@ impl Password {
         if length > Self::MAX {
             return Err(TextError::TooLong { max: Self::MAX });
         }
-        if password.expose().contains('\0') {
+        if password.expose().chars().any(char::is_control) {
             return Err(TextError::ControlCharacter);
         }
         Ok(password)
@@ -119,6 +119,10 @@ mod tests {
             Password::parse("e\u{301}234567890").unwrap(),
             Password::attempt("é234567890")
         );
-        assert_eq!(Password::parse("\x00123456789"), Err(TextError::ControlCharacter));
+        for control in ['\0', '\t', '\n', '\u{1b}', '\u{7f}', '\u{85}'] {
+            let raw = format!("123456789{control}");
+            assert_eq!(Password::parse(&raw), Err(TextError::ControlCharacter));
+            assert_eq!(Password::attempt(&raw).expose(), raw);
+        }
     }
 }

@@ -95,14 +95,16 @@ impl Task {
     }
 }
 
+/// The fields of a new task are older than any write: two nodes may both have accepted the same create, with different
+/// stamps, and an update acknowledged by the one must win over the create of the other, whichever drains first.
 fn create(operation: &Operation, id: crate::id::TaskId, new: &NewTask) -> Task {
     let stamp = operation.accepted_at;
     Task {
         id,
         user_id: operation.user_id,
-        title: Lww::new(new.title.clone(), stamp),
-        description: Lww::new(new.description.clone(), stamp),
-        status: Lww::new(new.status, stamp),
+        title: Lww::new(new.title.clone(), Hlc::ZERO),
+        description: Lww::new(new.description.clone(), Hlc::ZERO),
+        status: Lww::new(new.status, Hlc::ZERO),
         created: stamp,
         deleted: None,
         version: 1,
@@ -245,6 +247,24 @@ mod tests {
                 prop_assert_eq!(serde_json::from_slice::<Operation>(&bytes).unwrap(), operation);
             }
         }
+    }
+
+    #[test]
+    fn an_update_wins_over_the_create_that_another_node_accepted_later() {
+        let new = NewTask {
+            title: Title::parse("t").unwrap(),
+            description: None,
+            status: TaskStatus::Pending,
+        };
+        let mut task = None;
+        Task::apply(&mut task, &operation((20, 0), TaskChange::Create(new)));
+        let patch = TaskPatch {
+            status: Some(TaskStatus::Completed),
+            ..TaskPatch::default()
+        };
+        let effect = Task::apply(&mut task, &operation((10, 0), TaskChange::Update(patch)));
+        assert_eq!(effect, Effect::Applied);
+        assert_eq!(task.unwrap().status.value, TaskStatus::Completed);
     }
 
     #[test]

@@ -88,9 +88,9 @@ impl Drain {
     pub(super) async fn retry_parked(&mut self) -> Result<bool, Trouble> {
         let due = self.parked.due(Instant::now(), RETRIES);
         let any = !due.is_empty();
-        let mut busy = 0;
         for item in due {
-            self.single(item, &mut busy).await?;
+            // Each by itself: some that stay busy must not keep the others, and the batch after them, from their turn.
+            self.single(item, &mut 0).await?;
         }
         Ok(any)
     }

@@ -1,10 +1,9 @@
 //! Lets go of what nobody can need any more: tombstones, and the memory of operations. In small transactions, so that no
 //! lock is held for long, and on one node at a time: a node that finds another at it does nothing.
 
-use crate::postgres::values::At;
 use crate::postgres::{Pool, QueryError, Session};
-use gravity_domain::clock::Timestamp;
 use gravity_domain::error::StoreError;
+use std::time::Duration;
 
 const BATCH: u64 = 2_000;
 
@@ -12,10 +11,10 @@ const TOMBSTONES_LOCK: i64 = 0x6772_6176_6974_7910;
 const APPLIED_LOCK: i64 = 0x6772_6176_6974_7911;
 
 const TASK_PURGE: &str = "DELETE FROM tasks WHERE id IN (
-    SELECT id FROM tasks WHERE deleted_at < $1 ORDER BY deleted_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    SELECT id FROM tasks WHERE deleted_at < now() - make_interval(secs => $1) ORDER BY deleted_at LIMIT $2 FOR UPDATE SKIP LOCKED
 )";
 const OPERATION_PURGE: &str = "DELETE FROM applied_operations WHERE id IN (
-    SELECT id FROM applied_operations WHERE applied_at < $1 ORDER BY applied_at LIMIT $2 FOR UPDATE SKIP LOCKED
+    SELECT id FROM applied_operations WHERE applied_at < now() - make_interval(secs => $1) ORDER BY applied_at LIMIT $2 FOR UPDATE SKIP LOCKED
 )";
 const TRY_LOCK: &str = "SELECT pg_try_advisory_xact_lock($1)";
 
@@ -31,21 +30,21 @@ impl RowsPurge {
         Self { pool }
     }
 
-    /// Removes tombstones of tasks deleted before `older_than`. Returns how many.
+    /// Removes tombstones of tasks deleted longer ago than `retention`, by the clock of Postgres, which wrote their times. Returns how many.
     ///
     /// # Errors
     /// The store's; what was removed before stays removed.
-    pub async fn purge_tombstones(&self, older_than: Timestamp) -> Result<u64, StoreError> {
-        self.purge("task_purge", TASK_PURGE, TOMBSTONES_LOCK, older_than)
+    pub async fn purge_tombstones(&self, retention: Duration) -> Result<u64, StoreError> {
+        self.purge("task_purge", TASK_PURGE, TOMBSTONES_LOCK, retention)
             .await
     }
 
-    /// Forgets operations committed before `older_than`. Returns how many.
+    /// Forgets operations committed longer ago than `retention`, by the clock of Postgres. Returns how many.
     ///
     /// # Errors
     /// The store's; what was forgotten before stays forgotten.
-    pub async fn purge_applied(&self, older_than: Timestamp) -> Result<u64, StoreError> {
-        self.purge("operation_purge", OPERATION_PURGE, APPLIED_LOCK, older_than)
+    pub async fn purge_applied(&self, retention: Duration) -> Result<u64, StoreError> {
+        self.purge("operation_purge", OPERATION_PURGE, APPLIED_LOCK, retention)
             .await
     }
 
@@ -54,12 +53,12 @@ impl RowsPurge {
         name: &'static str,
         sql: &'static str,
         lock: i64,
-        older_than: Timestamp,
+        retention: Duration,
     ) -> Result<u64, StoreError> {
         let mut total = 0;
         loop {
             let session = self.pool.batch_session(name).await?;
-            let removed = match purge_batch(&session, sql, lock, older_than).await {
+            let removed = match purge_batch(&session, sql, lock, retention).await {
                 Ok(removed) => session.finish(Ok(removed))?,
                 // Dropped with its transaction open, the session leaves the pool and the server rolls back.
                 Err(error) => return Err(error.into()),
@@ -76,7 +75,7 @@ async fn purge_batch(
     session: &Session,
     sql: &str,
     lock: i64,
-    older_than: Timestamp,
+    retention: Duration,
 ) -> Result<u64, QueryError> {
     let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
     session
@@ -85,7 +84,7 @@ async fn purge_batch(
             client.batch_execute("BEGIN").await?;
             let locked: bool = client.query_one(TRY_LOCK, &[&lock]).await?.try_get(0)?;
             let removed = if locked {
-                client.execute(sql, &[&At(older_than), &limit]).await?
+                client.execute(sql, &[&retention.as_secs_f64(), &limit]).await?
             } else {
                 0
             };

@@ -76,7 +76,7 @@ const TASK_CREATE: &str = concat!(
         INSERT INTO tasks (id, user_id, title, description, status, created_at, updated_at, version,
             created_stamp, title_stamp, description_stamp, status_stamp)
         SELECT $2::uuid, $3::uuid, $10::text, $11::text, $12::text, $5::timestamptz, $5::timestamptz, 1,
-            $4::bytea, $4, $4, $4
+            $4::bytea, decode(repeat('00', 16), 'hex'), decode(repeat('00', 16), 'hex'), decode(repeat('00', 16), 'hex')
         WHERE ",
     fresh!(),
     " AND NOT EXISTS (SELECT FROM target)

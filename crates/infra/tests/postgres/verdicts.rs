@@ -1,6 +1,7 @@
 //! What a direct write answers, case by case.
 
 use crate::fixture::{Author, Fixture, at, keyed, task, task_of};
+use gravity_domain::clock::Hlc;
 use gravity_domain::error::StoreError;
 use gravity_domain::id::UserId;
 use gravity_domain::profile::{Name, ProfilePatch};
@@ -35,7 +36,7 @@ async fn a_create_an_update_and_a_delete_leave_what_they_say() {
             updated.description.stamp,
             updated.status.stamp
         ),
-        (at(1), at(2), at(2))
+        (Hlc::ZERO, at(2), at(2))
     );
     assert_eq!(
         fixture.tasks.find(alice.0, create.entity_id()).await.unwrap(),

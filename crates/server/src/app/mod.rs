@@ -155,21 +155,25 @@ impl App {
         })
     }
 
-    /// Whether [`Self::build`] would find the settings workable. Starts nothing.
-    ///
-    /// # Errors
-    /// The first thing that does not work.
-    pub fn check(config: &Config) -> Result<(), BuildError> {
-        let runtime = crate::runtime(1).map_err(BuildError::Runtime)?;
+    /// Every problem that [`Self::build`] would have with the settings. Starts nothing.
+    pub fn check(config: &Config) -> Vec<BuildError> {
+        let runtime = match crate::runtime(1) {
+            Ok(runtime) => runtime,
+            Err(error) => return vec![BuildError::Runtime(error)],
+        };
         let _inside = runtime.enter();
-        Pool::new(&config.database.settings(), runtime.handle().clone())?;
-        if let Some(redis) = stores::redis_settings(config) {
-            redis.client()?;
-        }
-        config.server.tls.as_ref().map(tls::server_config).transpose()?;
         let wall = Arc::new(gravity_domain::clock::SystemClock);
-        auth::verifier(&config.auth, wall, runtime.handle())?;
-        Ok(())
+        let pool = Pool::new(&config.database.settings(), runtime.handle().clone());
+        let redis = stores::redis_settings(config).map(|redis| redis.client());
+        let tls = config.server.tls.as_ref().map(tls::server_config);
+        let verifier = auth::verifier(&config.auth, wall, runtime.handle());
+        let problems = [
+            pool.err().map(BuildError::from),
+            redis.and_then(Result::err).map(BuildError::from),
+            tls.and_then(Result::err).map(BuildError::from),
+            verifier.err(),
+        ];
+        problems.into_iter().flatten().collect()
     }
 
     /// The shared runtime.
@@ -332,7 +336,6 @@ fn start_workers(
         processor: Arc::clone(processor),
         purge: RowsPurge::new(stores.pool.clone()),
         breaker: Arc::clone(&stores.breaker),
-        clock: Arc::clone(&stores.wall),
         pool: stores.pool.clone(),
         recorder,
         tombstone_retention: config.database.tombstone_retention,

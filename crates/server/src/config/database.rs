@@ -79,6 +79,8 @@ impl DatabaseConfig {
         settings.wait_timeout = self.acquire_timeout;
         // What is left of it is for the append that follows.
         settings.deadline = self.write_deadline * 4 / 5;
+        // Sooner than the deadline, or a locked row would look like an outage.
+        settings.lock_timeout = self.write_deadline / 2;
         settings.batch_deadline = self.batch_timeout;
         settings
     }

@@ -1,6 +1,7 @@
 //! Who a request is from.
 //!
-//! Own tokens: the stored role counts, and the claimed one only for ids without a row (machine accounts). Outside tokens:
+//! Own tokens: the stored role counts, and the claimed one only for ids without a row (machine accounts,
+//! which never log in: a token with a `sid` whose user is gone is refused). Outside tokens:
 //! the role that the settings give their claims; their users are created on first sight. A suspended user is refused either way.
 //!
 //! With Postgres down and nothing known of the user, the token alone decides: an own token counts with role user, or with its
@@ -101,7 +102,9 @@ fn active(identity: Identity) -> Result<(), AuthError> {
 fn own_role(token: &VerifiedToken, known: Known) -> Result<Role, AuthError> {
     match known {
         Known::Present(identity) => active(identity).map(|()| identity.role),
-        Known::Absent if token.role == Role::User => Err(AuthError::unauthenticated("unknown_user")),
+        Known::Absent if token.role == Role::User || token.session_id.is_some() => {
+            Err(AuthError::unauthenticated("unknown_user"))
+        }
         Known::Absent => Ok(token.role),
         Known::Unknown if token.session_id.is_none() => Ok(token.role),
         Known::Unknown => Ok(Role::User),
@@ -180,6 +183,15 @@ mod tests {
             role_of(&store, own(id, Role::User, None), false).await,
             Err("unknown_user")
         );
+    }
+
+    #[tokio::test]
+    async fn a_login_token_of_a_user_who_is_gone_is_refused_whatever_its_role() {
+        let store = Arc::new(Accounts::default());
+        for role in [Role::User, Role::Admin, Role::Service] {
+            let token = own(UserId::random(), role, Some(SessionId::random()));
+            assert_eq!(role_of(&store, token, false).await, Err("unknown_user"));
+        }
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! The write path over mocks: what is tried, what is buffered, and what is refused.
 
 use super::*;
-use gravity_domain::clock::{Hlc, HybridClock, MockClock, NodeId};
+use gravity_domain::clock::{Hlc, HybridClock, MockClock, NodeId, Timestamp};
 use gravity_domain::error::StoreError;
 use gravity_domain::id::{OperationId, TaskId, UserId};
 use gravity_domain::sync::ports::{
@@ -9,8 +9,8 @@ use gravity_domain::sync::ports::{
     WritePorts,
 };
 use gravity_domain::sync::{
-    Applied, AppliedRecord, BufferError, Change, Entity, Fingerprint, Found, Operation, Pending, Verdict,
-    WriteError, WriteOutcome,
+    Applied, AppliedRecord, BufferError, Change, Entity, EntityKind, Fingerprint, Found, Operation,
+    OperationKind, Pending, Verdict, WriteError, WriteOutcome,
 };
 use gravity_domain::task::{NewTask, Task, TaskChange, TaskPatch, TaskStatus, Title};
 use std::sync::{Arc, Mutex};
@@ -551,5 +551,49 @@ async fn a_pending_delete_hides_the_task_from_reads_and_from_later_writes() {
     ));
     let late = writer.write(request(user, None), &reader, rename(id, "x")).await;
     assert!(matches!(late, Err(WriteError::NotFound)));
+    assert!(appended.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_retry_of_what_was_committed_gets_its_first_answer_though_the_lane_is_not_empty() {
+    let user = UserId::random();
+    let delete = |id| {
+        move |_| Change::Task {
+            id,
+            change: TaskChange::Delete,
+        }
+    };
+    let gone = task(user, 5);
+    let record = AppliedRecord {
+        id: OperationId::for_key(user, "k"),
+        user_id: user,
+        entity: EntityKind::Task,
+        entity_id: gone.id.0,
+        kind: OperationKind::Delete,
+        accepted_at: Hlc::ZERO,
+        applied_at: Timestamp::EPOCH,
+        attempts: 1,
+        superseded: false,
+        fingerprint: Some(Fingerprint([1; 32])),
+        buffered: false,
+        answer: Some(serde_json::to_value(gone.clone().into_state()).unwrap()),
+    };
+    let (mut world, appended) = World::new(true).lane(3).pending(vec![]).appends();
+    world
+        .store
+        .expect_find()
+        .returning(move |_, _| Ok(Some(record.clone())));
+    world.store.expect_apply().never();
+    world.known.expect_already_applied().return_const(());
+    let (writer, reader) = world.build();
+    let again = writer
+        .write(request(user, Some(("k", 1))), &reader, delete(gone.id))
+        .await
+        .unwrap();
+    assert!(again.replayed && matches!(again.outcome, WriteOutcome::Committed(_)));
+    let other = writer
+        .write(request(user, Some(("k", 2))), &reader, delete(gone.id))
+        .await;
+    assert!(matches!(other, Err(WriteError::KeyReused)));
     assert!(appended.lock().unwrap().is_empty());
 }

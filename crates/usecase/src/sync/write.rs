@@ -84,6 +84,14 @@ enum Direct<E> {
     Undecided,
 }
 
+/// What Postgres says of an operation that is to be buffered.
+enum Recorded {
+    Here(Box<AppliedRecord>),
+    No,
+    /// It cannot be asked.
+    Unknown,
+}
+
 impl Writer {
     /// A writer over these ports.
     pub fn new(ports: WritePorts, clock: Arc<HybridClock>, settings: WriteSettings) -> Self {
@@ -166,13 +174,41 @@ impl Writer {
         if must_commit {
             return Err(WriteError::NotCommittable);
         }
-        let buffered = self.buffer(operation, reader, source).await;
-        match (buffered, source) {
-            // It may have been committed after all, so what the cache says is no answer.
-            (Err(WriteError::NotFound | WriteError::VersionMismatch { .. }), Source::CacheOnly) => {
+        let is_new = match self.recorded(&operation, source).await {
+            Recorded::Here(record) => return self.duplicate(&operation, *record, reader).await,
+            Recorded::No => true,
+            Recorded::Unknown => false,
+        };
+        match self.buffer(operation, reader, source).await {
+            // It may have been committed after all, so what is known here is no answer.
+            Err(WriteError::NotFound | WriteError::VersionMismatch { .. } | WriteError::KeyReused)
+                if !is_new =>
+            {
                 Err(WriteError::Unknown)
             }
-            (answered, _) => answered,
+            answered => answered,
+        }
+    }
+
+    /// Whether an operation that is to be buffered has been committed before: a retry, whose first answer was lost with the
+    /// process that would have given it. One without a key is new unless it was just tried.
+    async fn recorded(&self, operation: &Operation, source: Source) -> Recorded {
+        if source == Source::CacheOnly {
+            return Recorded::Unknown;
+        }
+        if operation.replay.is_none() {
+            return Recorded::No;
+        }
+        if !self.ports.breaker.allows_reads() {
+            return Recorded::Unknown;
+        }
+        match self.ports.store.find(operation.user_id, operation.id).await {
+            Ok(Some(record)) => Recorded::Here(Box::new(record)),
+            Ok(None) => Recorded::No,
+            Err(error) => {
+                self.ports.breaker.failed(&error);
+                Recorded::Unknown
+            }
         }
     }
 
@@ -325,13 +361,9 @@ impl Writer {
             Found::Unknown => return Err(WriteError::Unknown),
         };
         if let Some(entity) = &current {
+            // Its id derives from the operation's: an older request with this key made it.
             if operation.kind() == OperationKind::Create {
-                let outcome = WriteOutcome::Committed(entity.clone());
-                return Ok(Written {
-                    outcome,
-                    operation_id: operation.id,
-                    replayed: true,
-                });
+                return Err(WriteError::KeyReused);
             }
             if entity.is_deleted() {
                 return Err(WriteError::NotFound);
