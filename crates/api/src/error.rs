@@ -91,9 +91,7 @@ table! {
     WriteRefused          "write_refused"          Conflict    CONFLICT               "The database refused the write.";
     VersionMismatch       "version_mismatch"       Conflict    PRECONDITION_FAILED    "The resource is at another version.";
     PayloadTooLarge       "payload_too_large"      Request     PAYLOAD_TOO_LARGE      "The body is too large.";
-    UriTooLong            "uri_too_long"           Request     URI_TOO_LONG           "The address is too long.";
     UnsupportedMediaType  "unsupported_media_type" Request     UNSUPPORTED_MEDIA_TYPE "The body must be application/json, not encoded.";
-    HeadersTooLarge       "headers_too_large"      Request     REQUEST_HEADER_FIELDS_TOO_LARGE "The request headers are too large.";
     ValidationFailed      "validation_failed"      Request     UNPROCESSABLE_ENTITY   "Fields of the body are not as they must be.";
     IdempotencyKeyReused  "idempotency_key_reused" Conflict    UNPROCESSABLE_ENTITY   "The idempotency key was used for another request.";
     RateLimited           "rate_limited"           Limit       TOO_MANY_REQUESTS      "There were too many requests.";
@@ -116,9 +114,7 @@ impl ErrorCode {
             StatusCode::NOT_ACCEPTABLE => Self::NotAcceptable,
             StatusCode::REQUEST_TIMEOUT => Self::RequestTimeout,
             StatusCode::PAYLOAD_TOO_LARGE => Self::PayloadTooLarge,
-            StatusCode::URI_TOO_LONG => Self::UriTooLong,
             StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::UnsupportedMediaType,
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Self::HeadersTooLarge,
             status if status.is_client_error() => Self::BadRequest,
             _ => Self::InternalError,
         }

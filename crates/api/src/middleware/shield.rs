@@ -1,5 +1,6 @@
 //! Keeps addresses out that were refused too often, and counts refusals: 401, 403, 429, and 400 from the login calls. The
-//! operators' calls outside `/api` are not shielded: a probe must get its answer.
+//! operators' calls outside `/api` are not shielded: a probe must get its answer. What counts is the path that is routed, which
+//! has its percent-encoding undone: `/%61pi/` is `/api/`.
 
 use crate::error::{ApiError, ErrorCode};
 use crate::middleware::client::ClientAddress;
@@ -21,15 +22,15 @@ pub async fn shield<B: MessageBody + 'static>(
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let client = req.extensions().get::<ClientAddress>().copied();
     let state = req.app_data::<web::Data<ApiState>>().cloned();
-    let (Some(ClientAddress(address)), Some(state), true) = (client, state, req.path().starts_with("/api/"))
-    else {
+    let routed = req.match_info().as_str();
+    let (is_api, is_login) = (routed.starts_with("/api/"), is_login_call(routed));
+    let (Some(ClientAddress(address)), Some(state), true) = (client, state, is_api) else {
         return next.call(req).await.map(ServiceResponse::map_into_left_body);
     };
     if let Some(left) = state.auth.blocker.blocked(address) {
         let refusal = ApiError::new(ErrorCode::AddressBlocked).retry_after(seconds_up(left));
         return Ok(req.error_response(refusal).map_into_right_body());
     }
-    let is_login = is_login_call(req.path());
     let response = next.call(req).await?;
     if is_refusal(response.status(), is_login) {
         state.auth.blocker.refused(address);

@@ -192,16 +192,22 @@ async fn refusals_count_against_the_address_and_a_blocked_one_is_kept_out() {
     counted(2);
     client.post("", "/api/v1/auth/login", &json!({ "x": 1 })).await;
     counted(3);
+    client
+        .post("", "/%61pi/v1/auth/%6Cogin", &json!({ "x": 1 }))
+        .await;
+    counted(4);
     client.post("alice", "/api/v1/tasks", &json!({ "x": 1 })).await;
     client
         .get("alice", "/api/v1/tasks/0199a3c2-7c1e-7d5e-8f00-3b1f0c2d4e5f")
         .await;
     client.get("alice", "/api/v1/tasks").await;
-    counted(3);
+    counted(4);
     world.set(|memory| &memory.blocked, true);
     let reply = client.get("alice", "/api/v1/tasks").await;
     refused(&reply, 429, "address_blocked");
     assert_eq!(reply.header("retry-after"), Some("300"));
-    counted(3);
+    let encoded = client.get("alice", "/%61pi/v1/tasks").await;
+    refused(&encoded, 429, "address_blocked");
+    counted(4);
     assert_eq!(client.get("", "/ready").await.status, 200);
 }
