@@ -30,7 +30,11 @@ enum Command {
     /// Bring the schema of Postgres up to date
     Migrate,
     /// Put demonstration data into Postgres; does nothing that is done already
-    Seed,
+    Seed {
+        /// Also with GRAVITY_ENV=production, although everybody can know the passwords of these users
+        #[arg(long)]
+        public_passwords: bool,
+    },
     /// Print the description of the API as JSON
     Openapi,
     /// About the settings
@@ -67,23 +71,27 @@ fn main() -> ExitCode {
     match run(&Arguments::parse().command.unwrap_or(Command::Serve)) {
         Ok(code) => code,
         Err(error) => {
-            let mut message = error.to_string();
-            let mut source = error.source();
-            while let Some(inner) = source {
-                message.push_str(&format!(": {inner}"));
-                source = inner.source();
-            }
-            say(&mut std::io::stderr(), &message);
+            say(&mut std::io::stderr(), &with_causes(error.as_ref()));
             ExitCode::FAILURE
         }
     }
+}
+
+fn with_causes(error: &dyn Error) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        message.push_str(&format!(": {inner}"));
+        source = inner.source();
+    }
+    message
 }
 
 fn run(command: &Command) -> Outcome {
     match command {
         Command::Serve => serve(),
         Command::Migrate => migrate(),
-        Command::Seed => demonstrate(),
+        Command::Seed { public_passwords } => demonstrate(*public_passwords),
         Command::Openapi => {
             say(&mut std::io::stdout(), &openapi());
             Ok(ExitCode::SUCCESS)
@@ -130,17 +138,23 @@ fn migrate() -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn demonstrate() -> Outcome {
-    let report = seed::run(&Config::load()?)?;
+fn demonstrate(public_passwords: bool) -> Outcome {
+    let report = seed::run(&Config::load()?, public_passwords)?;
     say(&mut std::io::stdout(), &report.to_string());
     Ok(ExitCode::SUCCESS)
 }
 
 fn check() -> Outcome {
     let config = Config::load()?;
-    App::check(&config)?;
+    let problems = App::check(&config);
+    for problem in &problems {
+        say(&mut std::io::stderr(), &with_causes(problem));
+    }
     for warning in &config.warnings {
         say(&mut std::io::stderr(), &format!("warning: {warning}"));
+    }
+    if !problems.is_empty() {
+        return Ok(ExitCode::FAILURE);
     }
     say(
         &mut std::io::stdout(),

@@ -1,7 +1,8 @@
 //! `gravity seed`: demonstration data, never meant for production.
 //!
 //! Eleven users: `demo` (password `demo-password-1`) has 25 tasks in all statuses, nine others have a few each, and `admin`
-//! (password `admin-password-1`) is the administrator. The passwords are public: only this command makes them. Accounts are registered and operations applied through the same
+//! (password `admin-password-1`) is the administrator. The passwords are public: only this command makes them,
+//! and in environment `production` only when told so. Accounts are registered and operations applied through the same
 //! ports that requests use. Every id is derived from a name, so a second run finds everything done.
 
 use crate::config::Config;
@@ -75,6 +76,11 @@ const TITLES: [&str; 25] = [
 /// Why there is no demonstration data, or not all of it.
 #[derive(Debug, Error)]
 pub enum SeedError {
+    /// The environment is `production`, and nobody said that the passwords are meant to be public.
+    #[error(
+        "this would add users and an administrator whose passwords are public; with GRAVITY_ENV=production that needs --public-passwords"
+    )]
+    Production,
     /// The schema.
     #[error(transparent)]
     Migrate(#[from] migrations::RunError),
@@ -114,11 +120,14 @@ impl fmt::Display for Report {
     }
 }
 
-/// Migrates, then adds what is missing.
+/// Migrates, then adds what is missing. `public_passwords`: also in environment `production`.
 ///
 /// # Errors
 /// [`SeedError`]; it can be run again.
-pub fn run(config: &Config) -> Result<Report, SeedError> {
+pub fn run(config: &Config, public_passwords: bool) -> Result<Report, SeedError> {
+    if config.environment == "production" && !public_passwords {
+        return Err(SeedError::Production);
+    }
     let runtime = crate::runtime(2)?;
     let settings = config.database.settings();
     runtime.block_on(async {
@@ -276,4 +285,19 @@ impl Seeder {
 
 fn derived(name: &str) -> Uuid {
     Uuid::new_v5(&NAMESPACE, name.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_passwords_reach_production_only_when_told_so() {
+        let config = Config::from_variables([
+            ("DATABASE_URL", "postgres://gravity@127.0.0.1:1/gravity"),
+            ("JWT_SECRET", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b"),
+        ])
+        .unwrap();
+        assert!(matches!(run(&config, false), Err(SeedError::Production)));
+    }
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 /// | key | effect; what a wrong value does |
 /// |---|---|
-/// | `jwt_secret` | signs own tokens (HS256); missing or weak stops the start unless others sign (below), and in development a random one is made |
+/// | `jwt_secret` | signs own tokens (HS256); missing or weak stops the start, and in development a random one is made. Not needed with keys of a provider, and ignored with `jwks_url` unless `allow_hs256` |
 /// | `jwks_url`, or `public_key_file` | keys of an outside provider; not https (except loopback), unreadable, or both: stops the start |
-/// | `issuer`, `audience` | must be in every token when set; a wrong one refuses all tokens |
-/// | `allow_hs256` | own tokens beside a provider's |
+/// | `issuer`, `audience` | must be in every token when set; a wrong one refuses all tokens, and none with a provider's keys is warned of |
+/// | `allow_hs256` | own tokens beside those of `jwks_url` |
 /// | `auto_provision` | unknown users of a provider are created; not set: on with `jwks_url`, else off |
 /// | `role_claim`, `admin_values` | who is admin according to the provider; no values: nobody |
 /// | `leeway_seconds` | for `exp` and `nbf` |
@@ -67,16 +67,26 @@ impl AuthConfig {
         if jwks_url.is_some() && public_key_file.is_some() {
             reader.refuse("auth.public_key_file", "cannot be used with jwks_url");
         }
-        let outside = jwks_url.is_some() || public_key_file.is_some();
         let allow_hs256 = reader.flag("auth.allow_hs256");
+        let own = match (&jwks_url, &public_key_file) {
+            _ if allow_hs256 => OwnTokens::Wanted,
+            (Some(_), _) => OwnTokens::Off,
+            (None, Some(_)) => OwnTokens::WithSecret,
+            (None, None) => OwnTokens::Wanted,
+        };
+        let issuer = reader.optional("auth.issuer");
+        let audience = reader.optional("auth.audience");
+        if jwks_url.is_some() || public_key_file.is_some() {
+            warn_of_unbound(issuer.is_some(), audience.is_some(), reader);
+        }
         let auto_provision = reader.optional_flag("auth.auto_provision");
         Self {
-            jwt_secret: read_secret(reader, is_development, outside, allow_hs256),
+            jwt_secret: read_secret(reader, is_development, own),
             auto_provision: auto_provision.unwrap_or(jwks_url.is_some()),
             jwks_url,
             public_key_file,
-            issuer: reader.optional("auth.issuer"),
-            audience: reader.optional("auth.audience"),
+            issuer,
+            audience,
             role_claim: reader.required("auth.role_claim"),
             admin_values: reader.list("auth.admin_values", "a value"),
             leeway: reader.seconds("auth.leeway_seconds", 0..=300),
@@ -110,18 +120,32 @@ fn check_jwks(url: Option<&str>, reader: &mut Reader) {
     }
 }
 
-fn read_secret(
-    reader: &mut Reader,
-    is_development: bool,
-    outside: bool,
-    allow_hs256: bool,
-) -> Option<Secret> {
+/// A provider signs for other services too: their tokens would be taken here.
+fn warn_of_unbound(issuer: bool, audience: bool, reader: &mut Reader) {
+    for (name, claim, is_set) in [("JWT_ISSUER", "iss", issuer), ("JWT_AUDIENCE", "aud", audience)] {
+        if !is_set {
+            reader.warn(format!(
+                "{name}: it is not set; a token signed with the provider's keys is taken whatever its `{claim}` says"
+            ));
+        }
+    }
+}
+
+/// Whether this server signs tokens itself.
+#[derive(Clone, Copy)]
+enum OwnTokens {
+    Wanted,
+    /// Only when there is a secret for them.
+    WithSecret,
+    Off,
+}
+
+fn read_secret(reader: &mut Reader, is_development: bool, own: OwnTokens) -> Option<Secret> {
     let given = reader.secret("auth.jwt_secret");
-    let wrong = match &given {
-        // Own tokens are off: nothing is signed here.
-        _ if outside && !allow_hs256 => return None,
-        None => Some("it is not set"),
-        Some(secret) => weakness(secret.expose()),
+    let wrong = match (&given, own) {
+        (_, OwnTokens::Off) | (None, OwnTokens::WithSecret) => return None,
+        (None, OwnTokens::Wanted) => Some("it is not set"),
+        (Some(secret), _) => weakness(secret.expose()),
     };
     let Some(wrong) = wrong else { return given };
     if is_development {

@@ -97,6 +97,36 @@ fn with_an_outside_provider_no_secret_is_needed() {
 }
 
 #[test]
+fn a_public_key_leaves_own_tokens_on_when_there_is_a_secret_for_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key.pem");
+    std::fs::write(&file, "a key").unwrap();
+    let key = ("JWT_PUBLIC_KEY_FILE", file.to_str().unwrap());
+    assert!(with(&[key]).unwrap().auth.jwt_secret.is_some());
+    assert!(
+        with(&[key, ("JWT_SECRET", "")])
+            .unwrap()
+            .auth
+            .jwt_secret
+            .is_none()
+    );
+    assert!(problems(&[key, ("JWT_SECRET", "short")])[0].contains("fewer than 32 bytes"));
+}
+
+#[test]
+fn a_provider_s_keys_without_an_issuer_or_an_audience_are_warned_of() {
+    let warnings = |more: &[(&str, &str)]| {
+        let jwks = [("JWT_JWKS_URL", "https://id.example/keys")];
+        with(&[&jwks, more].concat()).unwrap().warnings
+    };
+    let (issuer, audience) = (("JWT_ISSUER", "https://id.example"), ("JWT_AUDIENCE", "gravity"));
+    assert_eq!(warnings(&[]).len(), 2);
+    assert!(warnings(&[issuer])[0].contains("JWT_AUDIENCE"));
+    assert!(warnings(&[audience])[0].contains("JWT_ISSUER"));
+    assert!(warnings(&[issuer, audience]).is_empty());
+}
+
+#[test]
 fn unknown_variables_of_ours_are_refused() {
     let named = problems(&[("GRAVITY__SERVER__PROT", "1"), ("GRAVITY__SERVE__PORT", "1")]);
     assert_eq!(named.len(), 2, "{named:#?}");
@@ -226,7 +256,8 @@ fn the_example_holds_only_variables_that_exist() {
     let known: BTreeSet<&str> = SHORT_NAMES
         .iter()
         .map(|(name, _)| *name)
-        .chain(["GRAVITY_ENV", "GRAVITY_CONFIG_DIR"])
+        // The last is for the compose files.
+        .chain(["GRAVITY_ENV", "GRAVITY_CONFIG_DIR", "POSTGRES_PASSWORD"])
         .collect();
     for line in repository_file(".env.example").lines() {
         let line = line.trim_start_matches(['#', ' ']);
