@@ -5,11 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-
 use crate::random::Random;
 
-const SIZE: &std::ffi::CStr = c"size=176m";
 const CHUNK: usize = 64 * 1024;
 
 /// A file system in memory. Dropping it unmounts it.
@@ -22,7 +19,7 @@ impl SmallDisk {
     /// Mounts one at `path`; `None` where we may not mount.
     pub(crate) fn mount(path: &Path) -> Option<Self> {
         fs::create_dir_all(path).ok()?;
-        mount("tmpfs", path, "tmpfs", MountFlags::empty(), SIZE).ok()?;
+        mount(path)?;
         Some(Self {
             path: path.to_owned(),
         })
@@ -58,9 +55,30 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = unmount(&self.path, UnmountFlags::DETACH);
+        unmount(&self.path);
     }
 }
+
+#[cfg(target_os = "linux")]
+fn mount(path: &Path) -> Option<()> {
+    const SIZE: &std::ffi::CStr = c"size=176m";
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("tmpfs", path, "tmpfs", flags, SIZE).ok()
+}
+
+#[cfg(target_os = "linux")]
+fn unmount(path: &Path) {
+    // What is still open goes on until it is closed.
+    let _ = rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn mount(_: &Path) -> Option<()> {
+    None
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unmount(_: &Path) {}
 
 /// Truncates the newest file of the buffer's store, or flips bytes in it: what `how` says. Returns what was done.
 pub(crate) fn damage(buffer: &Path, how: u64) -> io::Result<String> {

@@ -30,13 +30,14 @@ impl Stores {
     /// Starts both, and migrates a template with the server's own program.
     pub(crate) async fn start(server: &Path) -> Result<Self, Failure> {
         let postgres = tokio::task::spawn_blocking(|| {
+            let mut settings = vec![("max_wal_size".to_owned(), "256MB".to_owned())];
+            if cfg!(target_os = "linux") {
+                // After a kill, one call instead of one for each file of each database.
+                settings.push(("recovery_init_sync_method".to_owned(), "syncfs".to_owned()));
+            }
             Postgres::launch(PostgresOptions {
                 fsync: true,
-                settings: vec![
-                    ("recovery_init_sync_method".into(), "syncfs".into()),
-                    ("restart_after_crash".into(), "on".into()),
-                    ("max_wal_size".into(), "256MB".into()),
-                ],
+                settings,
                 ..PostgresOptions::default()
             })
         })
