@@ -1,4 +1,4 @@
-//! The configuration: read in layers ([`layers`]), one struct per concern, checked as a whole.
+//! The configuration: read in layers (`layers`), one struct per concern, checked as a whole.
 //!
 //! All problems are named at once, each on a line of its own. Secrets are a type that does not print. Nothing
 //! else in the program reads the environment.

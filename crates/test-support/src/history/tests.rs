@@ -448,7 +448,7 @@ fn an_unanswered_write_may_take_effect_at_any_later_time_or_never() {
     let silent = Failure::Silent(Silence::GaveUp);
     let mut run = Run::new();
     run.create("a");
-    run.fail(Kind::Update, Some("late"), silent.clone());
+    run.fail(Kind::Update, Some("late"), silent);
     run.update("b", 2);
     run.read(Seen::One(shown(2, "b")));
     let mut never = run.history.clone();
