@@ -143,7 +143,7 @@ struct Inner {
     source: Option<Source>,
 }
 
-/// A failure on its way to the client. `Display` is public text; [`ApiError::chain`] is not.
+/// A failure on its way to the client. `Display` is public text; its chain of causes is not.
 #[derive(Debug)]
 pub struct ApiError(Box<Inner>);
 

@@ -1,6 +1,6 @@
-//! What happens around every request, outermost first: [`boundary`] (request id, address, span, metrics, access log,
-//! security headers, problem bodies), compression, [`cors`], [`shield`] (blocked addresses), and around each route its
-//! [`guard`] (query parameters, token, role).
+//! What happens around every request, outermost first: [`mod@boundary`] (request id, address, span, metrics, access log,
+//! security headers, problem bodies), compression, [`mod@cors`], [`mod@shield`] (blocked addresses), and around each route its
+//! [`mod@guard`] (query parameters, token, role).
 
 pub mod boundary;
 pub mod client;
