@@ -60,7 +60,7 @@ enum BufferCommand {
         /// Replay the operations into Postgres as well
         #[arg(long)]
         apply: bool,
-        /// The directory that was moved aside, <buffer>.damaged-<time>
+        /// The directory that was moved aside, BUFFER.damaged-TIME
         directory: PathBuf,
     },
 }
