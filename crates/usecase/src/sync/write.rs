@@ -1,6 +1,6 @@
 //! The write path: Postgres, or the durable buffer.
 //!
-//! 1. The user's turn: one write at a time per user on this node (see [`super::lanes`]).
+//! 1. The user's turn: one write at a time per user on this node (see `lanes.rs`).
 //! 2. A retry with a known `Idempotency-Key` gets its first answer.
 //! 3. If the breaker is closed and the user's lane is empty, the operation is applied to Postgres, its id in the same
 //!    transaction. A row whose stamps are ahead moves this node's clock, and the operation is stamped again.
