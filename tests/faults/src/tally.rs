@@ -5,7 +5,7 @@ use std::fmt;
 use gravity_test_support::history::{Event, Failure, History, Seen};
 
 /// What happened, in numbers.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 pub struct Tally {
     /// Writes answered as committed.
     pub committed: u64,
@@ -23,8 +23,8 @@ pub struct Tally {
     pub letters: u64,
     /// Operations that a newer write had overtaken.
     pub superseded: u64,
-    /// The slowest answer in milliseconds.
-    pub slowest_ms: u64,
+    /// How long each answer took, in microseconds.
+    pub took: Vec<u64>,
 }
 
 impl Tally {
@@ -38,7 +38,7 @@ impl Tally {
         self.reads += other.reads;
         self.letters += other.letters;
         self.superseded += other.superseded;
-        self.slowest_ms = self.slowest_ms.max(other.slowest_ms);
+        self.took.extend(&other.took);
     }
 
     /// Counts a history.
@@ -82,12 +82,27 @@ impl Tally {
         tally
     }
 
+    /// What this share of the answers took at most, in milliseconds.
+    #[must_use]
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rank"
+    )]
+    pub fn took_ms(&self, share: f64) -> u64 {
+        let mut took = self.took.clone();
+        took.sort_unstable();
+        let rank = (took.len() as f64 * share).ceil() as usize;
+        took.get(rank.saturating_sub(1)).map_or(0, |took| took / 1_000)
+    }
+
     fn answer(&mut self, took: u64, failure: Option<&Failure>) {
         if let Some(Failure::Refused { status: 503, .. }) = failure {
             self.unavailable += 1;
         }
         if !matches!(failure, Some(Failure::Silent(_))) {
-            self.slowest_ms = self.slowest_ms.max(took / 1_000);
+            self.took.push(took);
         }
     }
 }
@@ -96,7 +111,7 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} committed, {} buffered, {} unanswered, {} retries, {} x 503, {} reads, {} letters, {} superseded, slowest {} ms",
+            "{} committed, {} buffered, {} unanswered, {} retries, {} x 503, {} reads, {} letters, {} superseded, p99 {} ms, slowest {} ms",
             self.committed,
             self.buffered,
             self.unanswered,
@@ -105,7 +120,8 @@ impl fmt::Display for Tally {
             self.reads,
             self.letters,
             self.superseded,
-            self.slowest_ms,
+            self.took_ms(0.99),
+            self.took_ms(1.0),
         )
     }
 }

@@ -30,7 +30,8 @@ impl TokenVerifier for Memory {
             issuer: Issuer::Own,
             user_id,
             role,
-            session_id: Some(SESSION),
+            // A machine account has no login session.
+            session_id: (role != Role::Service).then_some(SESSION),
         })
     }
 }
