@@ -289,24 +289,54 @@ impl<'a> Case<'a> {
         (written, bound): (Time, Time),
     ) -> Option<(Unexplained, String)> {
         let sets = |fields: &Fields| fields.get(field).map(|set| set.as_deref() == value);
+        let later = |end: Time, writer: Option<&Span<'_>>| {
+            self.writes.iter().find(|span| {
+                let end = end.saturating_add(writer.map_or(0, |writer| self.skew(writer, span)));
+                sets(&span.write.fields) == Some(false) && span.binds(node, bound) && span.start > end
+            })
+        };
         let was_there = |initial: &Row| sets(&initial.shown.fields) == Some(true);
-        let first = self.initial.is_some_and(was_there).then_some(0);
+        let first = self.initial.is_some_and(was_there).then(|| later(0, None));
         let writers = self.writes.iter().filter(|span| {
             let wrote = sets(&span.write.fields) == Some(true) || Self::leaves_null(span, field, value);
             wrote && span.possible && span.start < written
         });
-        let Some(end) = writers.map(|span| span.end).chain(first).max() else {
+        let mut overwritten = None;
+        for newer in writers.map(|span| later(span.end, Some(span))).chain(first) {
+            // One writer that nothing had to follow explains the value.
+            overwritten = Some(newer?);
+        }
+        let Some(newer) = overwritten else {
             return Some((Unexplained::Unknown, "nobody had written that".into()));
         };
-        let later = self.writes.iter().find(|span| {
-            sets(&span.write.fields) == Some(false) && span.binds(node, bound) && span.start > end
-        })?;
-        let newer = later.write.fields.get(field).cloned().flatten();
-        let id = later.operation.unwrap_or_default();
+        let value = newer.write.fields.get(field).cloned().flatten();
+        let id = newer.operation.unwrap_or_default();
         Some((
             Unexplained::Outdated,
-            format!("operation {id} had set it to {newer:?} since"),
+            format!("operation {id} had set it to {value:?} since"),
         ))
+    }
+
+    /// How far the stamp of `writer` may be ahead of the one that another node gave `other`: a killed node starts at the
+    /// ceiling it had reserved, and whoever sees its stamps follows.
+    fn skew(&self, writer: &Span<'_>, other: &Span<'_>) -> Time {
+        const RESERVED: Time = 1_000_000;
+        let node = |span: &Span<'_>| {
+            let mut attempts = span.write.attempts.iter();
+            attempts
+                .find(|attempt| attempt.outcome.is_ok())
+                .map(|attempt| attempt.node)
+        };
+        let from = writer.end.saturating_sub(2 * RESERVED);
+        let restarts = &self.history.restarts;
+        let restarted = restarts
+            .iter()
+            .any(|restart| (from..=writer.end).contains(&restart.at));
+        if node(writer) != node(other) && restarted {
+            RESERVED
+        } else {
+            0
+        }
     }
 
     /// A create sets every field: those it does not name are null.

@@ -505,6 +505,25 @@ fn concurrent_writes_may_end_in_either_order() {
 }
 
 #[test]
+fn a_node_that_was_killed_may_be_a_second_ahead_of_another_but_not_of_itself() {
+    for (killed, other_node, is_allowed) in [(true, true, true), (false, true, false), (true, false, false)] {
+        let mut run = Run::new();
+        run.history.rules.nodes = 2;
+        run.create("a");
+        run.update("b", 2);
+        run.update("c", 3);
+        if killed {
+            run.history.restarts.push(Restart { node: 0, at: 1_900 });
+        }
+        if let (true, Some(Event::Write(write))) = (other_node, run.history.events.last_mut()) {
+            write.attempts[0].node = 1;
+        }
+        run.row(3, "b", false);
+        assert_eq!(run.broken().is_empty(), is_allowed, "{killed} {other_node}");
+    }
+}
+
+#[test]
 fn the_shortest_history_keeps_only_what_shows_the_violation() {
     let mut run = clean();
     run.read(Seen::One(shown(3, "b")));
