@@ -26,7 +26,8 @@ pub enum StoreError {
     /// serialization failure, lock timeout. Not a reason to open the breaker.
     #[error("the store is busy: {reason}")]
     Busy {
-        /// A stable word for logs and metrics: `pool`, `connections`, `serialization`, `lock`, `resources`.
+        /// A stable word for logs and metrics: `pool`, `connections`, `serialization`, `lock`, `resources`,
+        /// `deadline` (the request had little time left, so that a missing answer says nothing).
         reason: &'static str,
         /// What the driver said.
         #[source]

@@ -5,6 +5,7 @@
 
 pub mod auth;
 pub mod clock;
+pub mod deadline;
 pub mod error;
 pub mod id;
 pub mod page;
