@@ -21,6 +21,8 @@ const OPERATION_KEEP_ANSWER: &str =
     "UPDATE applied_operations SET buffered = true, answer = $2 WHERE id = $1";
 
 const RECORDED_TWICE: &str = "applied_operations_pkey";
+/// Only tasks are created by operations.
+const CREATED_TWICE: &str = "tasks_pkey";
 
 /// Operations in Postgres.
 #[derive(Debug, Clone)]
@@ -79,6 +81,14 @@ fn nothing_done(operation: &Operation) -> Result<Verdict, StoreError> {
     }
 }
 
+/// The entity to create is there although its operation, whose id it derives from, is not recorded (any more).
+fn key_reused() -> StoreError {
+    StoreError::Rejected {
+        reason: "idempotency_key_reused".to_owned(),
+        source: None,
+    }
+}
+
 fn raced() -> StoreError {
     StoreError::Busy {
         reason: "serialization",
@@ -100,6 +110,9 @@ impl OperationStore for PostgresOperations {
             Err(error) if error.is_duplicate_of(RECORDED_TWICE) => {
                 return self.look_again(operation, deadline, Err(raced())).await;
             }
+            Err(error) if error.is_duplicate_of(CREATED_TWICE) => {
+                return self.look_again(operation, deadline, Err(key_reused())).await;
+            }
             Err(error) => return Err(error.into()),
         };
         match call.read(row.as_ref())? {
@@ -108,13 +121,6 @@ impl OperationStore for PostgresOperations {
             Answer::Nothing => {
                 self.look_again(operation, deadline, nothing_done(operation))
                     .await
-            }
-            Answer::Exists => {
-                let reused = StoreError::Rejected {
-                    reason: "idempotency_key_reused".to_owned(),
-                    source: None,
-                };
-                self.look_again(operation, deadline, Err(reused)).await
             }
         }
     }
@@ -167,7 +173,7 @@ async fn run_batch(session: &Session, operations: &[Operation]) -> Result<Vec<Ve
             .and_then(|row| call.read(row.as_ref()))
         {
             Ok(answer) => answers.push(answer),
-            Err(error) if error.is_duplicate_of(RECORDED_TWICE) => {
+            Err(error) if error.is_duplicate_of(RECORDED_TWICE) || error.is_duplicate_of(CREATED_TWICE) => {
                 return Err(BatchError::Transient(raced()));
             }
             Err(error) => return Err(error.in_batch(index)),
@@ -178,9 +184,7 @@ async fn run_batch(session: &Session, operations: &[Operation]) -> Result<Vec<Ve
         verdicts.push(match answer {
             Answer::Verdict(verdict @ Verdict::Applied(_)) => verdict,
             Answer::Verdict(verdict) => recorded_here(session, operation, Ok(verdict)).await?,
-            Answer::Nothing | Answer::Exists => {
-                recorded_here(session, operation, nothing_done(operation)).await?
-            }
+            Answer::Nothing => recorded_here(session, operation, nothing_done(operation)).await?,
         });
     }
     for (operation, verdict) in operations.iter().zip(&verdicts) {

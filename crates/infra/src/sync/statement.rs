@@ -15,7 +15,9 @@
 //! the two, [`OPERATION_FIND`] tells. Two sessions with one operation id at once: the second fails on the primary key of
 //! `applied_operations`, and with it its effect.
 //!
-//! Every node of a plan costs, so the chain is as short as it can be: the drain runs thousands of these a second.
+//! Every node of a plan costs, so the chain is as short as it can be: the drain runs thousands of these a second. A
+//! create needs no `target` and no row in answer: its two inserts fail or go without effect on their primary keys, and
+//! the new entity is what the operation says.
 //! Parameters 1 to 9 are the same everywhere ([`Call::new`]); a statement's own begin at 10.
 
 use crate::postgres::QueryError;
@@ -26,6 +28,7 @@ use gravity_domain::sync::{
     Applied, AppliedRecord, Entity, EntityKind, EntityState, Fingerprint, Operation, OperationKind, Verdict,
 };
 use serde_json::Value;
+use std::borrow::Cow;
 use tokio_postgres::Row;
 use tokio_postgres::types::{Json, ToSql};
 
@@ -105,6 +108,7 @@ pub(crate) struct Call<'a> {
     pub(crate) sql: &'static str,
     parameters: Vec<Box<dyn ToSql + Send + Sync + 'a>>,
     read: ReadState,
+    created: Option<EntityState>,
 }
 
 /// What a statement answered.
@@ -112,8 +116,6 @@ pub(crate) struct Call<'a> {
 pub(crate) enum Answer {
     /// The final word.
     Verdict(Verdict),
-    /// Direct only: the entity to create is there, although the operation's id is not recorded in this snapshot.
-    Exists,
     /// Nothing was done: the operation is recorded, or there is nothing for it to change.
     Nothing,
 }
@@ -127,12 +129,50 @@ impl<'a> Call<'a> {
         operation: &'a Operation,
         direct: bool,
     ) -> Self {
+        let accepted = operation
+            .replay
+            .as_ref()
+            .and_then(|replay| replay.accepted.as_ref());
+        Self::with_answer(name, sql, read, operation, direct, accepted.map(Cow::Borrowed))
+    }
+
+    /// A call that makes `created`, which its first answer shows.
+    pub(crate) fn creating(
+        name: &'static str,
+        sql: &'static str,
+        read: ReadState,
+        created: Option<EntityState>,
+        operation: &'a Operation,
+        direct: bool,
+    ) -> Self {
+        let answer = operation
+            .replay
+            .as_ref()
+            .and_then(|replay| match &replay.accepted {
+                Some(accepted) => Some(Cow::Borrowed(accepted)),
+                None => serde_json::to_value(&created).ok().map(Cow::Owned),
+            });
+        Self {
+            created,
+            ..Self::with_answer(name, sql, read, operation, direct, answer)
+        }
+    }
+
+    fn with_answer(
+        name: &'static str,
+        sql: &'static str,
+        read: ReadState,
+        operation: &'a Operation,
+        direct: bool,
+        answer: Option<Cow<'a, Value>>,
+    ) -> Self {
         let replay = operation.replay.as_ref();
         let call = Self {
             name,
             sql,
             parameters: Vec::with_capacity(16),
             read,
+            created: None,
         };
         call.with(operation.id.0)
             .with(operation.entity_id())
@@ -142,7 +182,7 @@ impl<'a> Call<'a> {
             .with(direct)
             .with(i32::try_from(operation.attempts.saturating_add(1)).unwrap_or(i32::MAX))
             .with(replay.map(|replay| &replay.fingerprint.0[..]))
-            .with(replay.and_then(|replay| replay.accepted.as_ref()).map(Json))
+            .with(answer.map(Json))
     }
 
     /// Adds the next parameter.
@@ -171,7 +211,6 @@ impl<'a> Call<'a> {
         };
         let word: &str = row.try_get(0)?;
         let verdict = match word {
-            "exists" => return Ok(Answer::Exists),
             "missing" => Verdict::Missing,
             "precondition_failed" => Verdict::PreconditionFailed {
                 current: version(&(self.read)(row, 1)?),
@@ -181,7 +220,10 @@ impl<'a> Call<'a> {
             },
             "applied" | "superseded" => Verdict::Applied(Applied {
                 superseded: word == "superseded",
-                state: (self.read)(row, 1)?,
+                state: match &self.created {
+                    Some(created) if word == "applied" => created.clone(),
+                    _ => (self.read)(row, 1)?,
+                },
             }),
             _ => return Err(QueryError::Row("word")),
         };

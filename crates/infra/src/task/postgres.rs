@@ -8,7 +8,7 @@ use gravity_domain::error::StoreError;
 use gravity_domain::id::{TaskId, UserId};
 use gravity_domain::page::PageKey;
 use gravity_domain::sync::ports::EntityStore;
-use gravity_domain::sync::{EntityState, Lww, Operation};
+use gravity_domain::sync::{Entity as _, EntityState, Lww, Operation};
 use gravity_domain::task::{
     Description, NewTask, Task, TaskChange, TaskFilter, TaskPatch, TaskStatus, TaskStore, Title,
 };
@@ -66,25 +66,61 @@ macro_rules! target {
     };
 }
 
+macro_rules! insert_log {
+    ($superseded:literal) => {
+        concat!(
+            "INSERT INTO applied_operations (id, user_id, entity, entity_id, kind, accepted_at, attempts, superseded,
+                fingerprint, buffered, answer)
+            VALUES ($1, $3, 'task', $2, 'create', $4, $7, ",
+            $superseded,
+            ", $8, NOT $6::boolean, $9)"
+        )
+    };
+}
+
+/// The zero stamp: a new task's fields yield to every write.
+macro_rules! zero {
+    () => {
+        "'\\x00000000000000000000000000000000'::bytea"
+    };
+}
+
+macro_rules! insert_task {
+    ($from:literal) => {
+        concat!(
+            "INSERT INTO tasks (id, user_id, title, description, status, created_at, updated_at, version,
+                created_stamp, title_stamp, description_stamp, status_stamp)
+            SELECT $2, $3, $10, $11, $12, $5::timestamptz, $5, 1, $4, ",
+            zero!(),
+            ", ",
+            zero!(),
+            ", ",
+            zero!(),
+            $from
+        )
+    };
+}
+
+/// Both rows or neither: an operation that is recorded, or a task that is there, fails the statement on its primary key.
+/// The record first, as in the drain's: sessions that meet must not wait for each other.
 const TASK_CREATE: &str = concat!(
-    "WITH target AS (
-        SELECT CASE WHEN $6::boolean THEN 'exists' ELSE 'superseded' END AS word, ",
+    "WITH effect AS (",
+    insert_task!(""),
+    ") ",
+    insert_log!("false"),
+    " RETURNING 'applied'"
+);
+
+/// The same for the drain, whose batch must not fail on what is there already: then that row is the answer.
+const TASK_CREATE_REPLAYED: &str = concat!(
+    "WITH log AS (",
+    insert_log!("EXISTS (SELECT FROM tasks WHERE id = $2)"),
+    " ON CONFLICT (id) DO NOTHING RETURNING superseded), effect AS (",
+    insert_task!(" FROM log WHERE NOT superseded"),
+    ") SELECT CASE WHEN superseded THEN 'superseded' ELSE 'applied' END, task.*
+    FROM log LEFT JOIN (SELECT ",
     columns!(),
-    " FROM tasks WHERE id = $2::uuid AND ",
-    fresh!(),
-    "), effect AS (
-        INSERT INTO tasks (id, user_id, title, description, status, created_at, updated_at, version,
-            created_stamp, title_stamp, description_stamp, status_stamp)
-        SELECT $2::uuid, $3::uuid, $10::text, $11::text, $12::text, $5::timestamptz, $5::timestamptz, 1,
-            $4::bytea, decode(repeat('00', 16), 'hex'), decode(repeat('00', 16), 'hex'), decode(repeat('00', 16), 'hex')
-        WHERE ",
-    fresh!(),
-    " AND NOT EXISTS (SELECT FROM target)
-        ON CONFLICT (id) DO NOTHING
-        RETURNING ",
-    columns!(),
-    ")",
-    record!("task", "create", columns!(), json!())
+    " FROM tasks) AS task ON superseded AND task.id = $2"
 );
 
 const TASK_UPDATE: &str = concat!(
@@ -162,11 +198,22 @@ pub(crate) fn call<'a>(operation: &'a Operation, change: &'a TaskChange, direct:
     }
 }
 
+/// A new task is what its operation says, so its columns need not come back.
 fn create<'a>(operation: &'a Operation, new: &'a NewTask, direct: bool) -> Call<'a> {
-    Call::new("task_create", TASK_CREATE, read_state, operation, direct)
-        .with(new.title.as_str())
-        .with(new.description.as_ref().map(Description::as_str))
-        .with(new.status.as_str())
+    let mut task = None;
+    let _ = Task::apply(&mut task, operation);
+    let sql = if direct { TASK_CREATE } else { TASK_CREATE_REPLAYED };
+    Call::creating(
+        "task_create",
+        sql,
+        read_state,
+        task.map(EntityState::Task),
+        operation,
+        direct,
+    )
+    .with(new.title.as_str())
+    .with(new.description.as_ref().map(Description::as_str))
+    .with(new.status.as_str())
 }
 
 fn update<'a>(operation: &'a Operation, patch: &'a TaskPatch, direct: bool) -> Call<'a> {
