@@ -2,19 +2,30 @@
 //!
 //! A [`Hlc`] is (wall milliseconds, counter, node). The [`HybridClock`] of a node never goes backwards: not when
 //! the wall clock does, and not across restarts, because it hands out stamps only below a ceiling that its
-//! [`StampStore`] has made durable, and starts at that ceiling after a restart. The ceiling moves ahead in steps of
-//! [`RESERVATION_MS`], so at most one small synced write a second is paid for it, and a node that was killed comes
-//! back at most that far ahead of its wall clock.
+//! [`StampStore`] has made durable, and starts at that ceiling after a restart. The ceiling is at most
+//! [`RESERVATION_MS`] ahead of what was reached, and so a node that was killed comes back little ahead of its wall clock.
+//!
+//! Whoever runs the clock calls [`HybridClock::reserve_ahead`] every [`RESERVE_EVERY_MS`], where blocking is allowed: it
+//! moves the ceiling on when less than half of the range is left, while stamps below it go on being made. So a stamp waits
+//! for a synced write only when it is the first after a minute's rest, or when nobody reserves ahead. Two small synced writes
+//! a second are paid for it, and none while the clock rests.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 /// How far ahead of need stamps are reserved, in milliseconds.
 pub const RESERVATION_MS: u64 = 1_000;
+
+/// How often [`HybridClock::reserve_ahead`] is to be called, in milliseconds: early enough that a write of 300 ms keeps
+/// no stamp waiting.
+pub const RESERVE_EVERY_MS: u64 = 200;
+
+/// After so long without a stamp, in milliseconds, nothing is reserved ahead.
+const REST_MS: u64 = 60_000;
 
 const RFC3339_MILLIS: &[BorrowedFormatItem<'static>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
@@ -220,15 +231,45 @@ impl StampStore for () {
 struct Last {
     wall_ms: u64,
     counter: u16,
+    /// Durable: every stamp is below it.
     ceiling_ms: u64,
+    /// When the last stamp was made, by the wall clock; `None` before the first and after a release.
+    used_ms: Option<u64>,
 }
 
-/// A node's stamp maker. Cheap to call: one uncontended lock, and a synced write at most once a second.
+impl Last {
+    /// Wall milliseconds and counter of the stamp after this one.
+    fn next(&self, wall_ms: u64) -> (u64, u16) {
+        if wall_ms > self.wall_ms {
+            return (wall_ms, 0);
+        }
+        let ahead_ms = self.wall_ms - wall_ms;
+        let next_counter = self
+            .counter
+            .checked_add(1)
+            .filter(|_| !(1..RESERVATION_MS).contains(&ahead_ms));
+        // A little ahead, as after a kill: by the millisecond, so that times go on telling what was first. Never further
+        // ahead by that than a reservation, or a busy node would run away from its wall clock.
+        next_counter.map_or((self.wall_ms + 1, 0), |counter| (self.wall_ms, counter))
+    }
+
+    /// The ceiling to reserve when it is time for the next.
+    fn ceiling_due(&self, wall_ms: u64) -> Option<u64> {
+        let idle = self.used_ms.is_none_or(|at| wall_ms.saturating_sub(at) > REST_MS);
+        let reached = self.wall_ms.max(wall_ms);
+        let enough = self.ceiling_ms > reached + RESERVATION_MS / 2;
+        (!idle && !enough).then_some(reached + RESERVATION_MS)
+    }
+}
+
+/// A node's stamp maker. Cheap to call: one lock that is held for a moment.
 pub struct HybridClock {
     node: NodeId,
     wall: Arc<dyn WallClock>,
     store: Arc<dyn StampStore>,
     max_skew_ms: u64,
+    /// Held while a ceiling is made durable; taken before `last`, never after it.
+    reserving: Mutex<()>,
     last: Mutex<Last>,
 }
 
@@ -255,12 +296,14 @@ impl HybridClock {
             wall_ms: floor_ms,
             counter: 0,
             ceiling_ms: floor_ms,
+            used_ms: None,
         });
         Self {
             node,
             wall,
             store,
             max_skew_ms,
+            reserving: Mutex::new(()),
             last,
         }
     }
@@ -275,42 +318,71 @@ impl HybridClock {
         self.wall.now()
     }
 
-    /// The next stamp: later than every one made or observed before.
+    fn wall_ms(&self) -> u64 {
+        u64::try_from(self.wall.now().millis()).unwrap_or(0)
+    }
+
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next stamp: later than every one made or observed before. Blocks for a synced write when nothing is reserved.
     pub fn stamp(&self) -> Hlc {
-        let wall_ms = u64::try_from(self.wall.now().millis()).unwrap_or(0);
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let ahead_ms = last.wall_ms.saturating_sub(wall_ms);
-        let next_counter = last
-            .counter
-            .checked_add(1)
-            .filter(|_| !(1..RESERVATION_MS).contains(&ahead_ms));
-        if wall_ms > last.wall_ms {
-            last.wall_ms = wall_ms;
-            last.counter = 0;
-        } else if let Some(counter) = next_counter {
-            last.counter = counter;
-        } else {
-            // A little ahead, as after a kill: by the millisecond, so that times go on telling what was first. Never further
-            // ahead by that than a reservation, or a busy node would run away from its wall clock.
-            last.wall_ms += 1;
-            last.counter = 0;
+        loop {
+            match self.stamp_within() {
+                Ok(stamp) => return stamp,
+                Err(beyond_ms) => self.reserve_beyond(beyond_ms),
+            }
         }
-        if last.wall_ms >= last.ceiling_ms {
-            last.ceiling_ms = last.wall_ms + RESERVATION_MS;
-            self.store.reserve(last.ceiling_ms);
+    }
+
+    /// The next stamp, unless it would be beyond what is reserved: then its wall milliseconds.
+    fn stamp_within(&self) -> Result<Hlc, u64> {
+        let now_ms = self.wall_ms();
+        let mut last = self.last();
+        let (wall_ms, counter) = last.next(now_ms);
+        if wall_ms >= last.ceiling_ms {
+            return Err(wall_ms);
         }
-        Hlc {
-            wall_ms: last.wall_ms,
-            counter: last.counter,
+        (last.wall_ms, last.counter, last.used_ms) = (wall_ms, counter, Some(now_ms));
+        Ok(Hlc {
+            wall_ms,
+            counter,
             node: self.node,
+        })
+    }
+
+    fn reserve_beyond(&self, wall_ms: u64) {
+        self.reserve_when(|last| (last.ceiling_ms <= wall_ms).then_some(wall_ms + RESERVATION_MS));
+    }
+
+    /// Reserves the next range when less than half of the present one is left, and the clock is in use. Blocks for a synced
+    /// write then; stamps below the present ceiling do not wait for it.
+    pub fn reserve_ahead(&self) {
+        let now_ms = self.wall_ms();
+        self.reserve_when(|last| last.ceiling_due(now_ms));
+    }
+
+    /// True when [`Self::reserve_ahead`] would write. Never blocks for long.
+    pub fn wants_reservation(&self) -> bool {
+        let now_ms = self.wall_ms();
+        self.last().ceiling_due(now_ms).is_some()
+    }
+
+    fn reserve_when(&self, due: impl FnOnce(&Last) -> Option<u64>) {
+        let _turn = self.reserving.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = due(&self.last());
+        if let Some(ceiling_ms) = due {
+            self.store.reserve(ceiling_ms);
+            self.last().ceiling_ms = ceiling_ms;
         }
     }
 
     /// Moves the clock past `seen`, so that the next stamp is later. Returns by how many milliseconds `seen` is ahead of
     /// the wall clock when that is beyond the skew bound, for the caller to log and count.
     pub fn observe(&self, seen: Hlc) -> Option<u64> {
-        let wall_ms = u64::try_from(self.wall.now().millis()).unwrap_or(0);
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let wall_ms = self.wall_ms();
+        let mut last = self.last();
         if (seen.wall_ms, seen.counter) > (last.wall_ms, last.counter) {
             last.wall_ms = seen.wall_ms;
             last.counter = seen.counter;
@@ -319,120 +391,16 @@ impl HybridClock {
         (ahead > self.max_skew_ms).then_some(ahead)
     }
 
-    /// Reserves no further than the last stamp made, for a clean stop.
+    /// Reserves no further than the last stamp made, for a clean stop. Nothing is reserved ahead until the next stamp.
     pub fn release(&self) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.reserving.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last();
+        last.used_ms = None;
         last.ceiling_ms = last.wall_ms + 1;
         self.store.reserve(last.ceiling_ms);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    #[derive(Default)]
-    struct Kept(AtomicU64);
-    impl StampStore for Kept {
-        fn reserve(&self, ceiling_ms: u64) {
-            self.0.store(ceiling_ms, Ordering::SeqCst);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn stamps_only_go_up_whatever_the_wall_clock_does_and_across_restarts(
-            steps in proptest::collection::vec((0i64..2_000_000, any::<bool>()), 1..80)
-        ) {
-            let (wall, kept) = (Arc::new(MockClock::default()), Arc::new(Kept::default()));
-            let start = || HybridClock::new(NodeId(7), kept.0.load(Ordering::SeqCst), 1_000, wall.clone(), kept.clone());
-            let mut clock = start();
-            let mut last = Hlc::ZERO;
-            for (at, restart) in steps {
-                wall.set(at);
-                if restart { clock = start(); }
-                let stamp = clock.stamp();
-                prop_assert!(stamp > last);
-                last = stamp;
-            }
-        }
-
-        #[test]
-        fn bytes_and_text_keep_the_order_and_the_value(
-            a in (0u64..1 << 48, any::<u16>(), any::<u64>()), b in (0u64..1 << 48, any::<u16>(), any::<u64>())
-        ) {
-            let make = |(wall_ms, counter, node)| Hlc { wall_ms, counter, node: NodeId(node) };
-            let (a, b) = (make(a), make(b));
-            prop_assert_eq!(a.cmp(&b), a.to_bytes().cmp(&b.to_bytes()));
-            prop_assert_eq!(Hlc::from_bytes(a.to_bytes()), a);
-            prop_assert_eq!(a.to_string().parse::<Hlc>().unwrap(), a);
-        }
-
-        #[test]
-        fn a_stamp_is_later_than_any_observed_one(wall_ms in 0u64..1 << 47, counter in any::<u16>(), node in any::<u64>()) {
-            let clock = HybridClock::new(NodeId(7), 0, 1_000, Arc::new(MockClock::default()), Arc::new(Kept::default()));
-            let seen = Hlc { wall_ms, counter, node: NodeId(node) };
-            let skew = clock.observe(seen);
-            prop_assert_eq!(skew.is_some(), wall_ms > 1_000);
-            prop_assert!(clock.stamp() > seen);
-        }
-
-        #[test]
-        fn timestamps_survive_their_text(millis in 0i64..=Timestamp::MAX.millis()) {
-            let at = Timestamp::from_millis(millis);
-            prop_assert_eq!(Timestamp::parse(&at.to_string()), Some(at));
-        }
-    }
-
-    #[test]
-    fn a_clock_that_is_ahead_still_gives_each_stamp_a_time_of_its_own() {
-        let clock = HybridClock::new(
-            NodeId(1),
-            1_000,
-            1_000,
-            Arc::new(MockClock::at(400)),
-            Arc::new(()),
-        );
-        let times: Vec<_> = (0..3).map(|_| clock.stamp().wall_ms).collect();
-        assert_eq!(times, [1_001, 1_002, 1_003]);
-    }
-
-    #[test]
-    fn a_full_counter_moves_to_the_next_millisecond() {
-        let clock = HybridClock::new(
-            NodeId(1),
-            5,
-            1_000,
-            Arc::new(MockClock::default()),
-            Arc::new(Kept::default()),
-        );
-        clock.observe(Hlc {
-            wall_ms: 5,
-            counter: u16::MAX,
-            node: NodeId(9),
-        });
-        assert_eq!(
-            clock.stamp(),
-            Hlc {
-                wall_ms: 6,
-                counter: 0,
-                node: NodeId(1)
-            }
-        );
-    }
-
-    #[test]
-    fn timestamps_show_milliseconds_in_utc() {
-        assert_eq!(
-            Timestamp::from_millis(1_700_000_000_007).to_string(),
-            "2023-11-14T22:13:20.007Z"
-        );
-        assert_eq!(
-            Timestamp::parse("2023-11-14T23:13:20.0079+01:00"),
-            Some(Timestamp::from_millis(1_700_000_000_007))
-        );
-        assert_eq!(Timestamp::parse("yesterday"), None);
-    }
-}
+#[path = "clock_tests.rs"]
+mod tests;
