@@ -6,6 +6,7 @@
 use argon2::{Algorithm, Argon2, Params, PasswordHash, PasswordHasher as _, PasswordVerifier as _, Version};
 use async_trait::async_trait;
 use gravity_domain::auth::{AuthError, Password, PasswordHasher};
+use gravity_domain::deadline;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -86,18 +87,18 @@ impl Argon2Hasher {
 impl PasswordHasher for Argon2Hasher {
     async fn hash(&self, password: &Password) -> Result<String, AuthError> {
         let password = password.clone();
-        self.take_turn(move || {
+        let hashed = self.take_turn(move || {
             let hash = argon2()?
                 .hash_password(password.expose().as_bytes())
                 .map_err(internal)?;
             Ok(hash.to_string())
-        })
-        .await?
+        });
+        deadline::uncounted(hashed).await?
     }
 
     async fn verify(&self, password: &Password, hash: Option<String>) -> Result<bool, AuthError> {
         let password = password.clone();
-        self.take_turn(move || {
+        let verified = self.take_turn(move || {
             let hash = hash.as_deref();
             let parsed = hash.and_then(|hash| PasswordHash::new(hash).ok());
             if hash.is_some() && parsed.is_none() {
@@ -112,8 +113,8 @@ impl PasswordHasher for Argon2Hasher {
                 .verify_password(password.expose().as_bytes(), &compared)
                 .is_ok();
             Ok(matches && known)
-        })
-        .await?
+        });
+        deadline::uncounted(verified).await?
     }
 }
 

@@ -31,6 +31,12 @@ pub enum QueryError {
     /// The deadline passed; the connection was dropped.
     #[error("the deadline passed")]
     Deadline,
+    /// As [`Self::Deadline`], when the request had so little time left that it says nothing of the server.
+    #[error("the request had too little time left")]
+    Hurried,
+    /// Others found the server gone meanwhile; the connection was dropped.
+    #[error("the breaker opened meanwhile")]
+    GivenUp,
     /// All connections were in use for too long.
     #[error("no connection was free in time")]
     Exhausted,
@@ -138,6 +144,8 @@ impl QueryError {
     fn class(&self) -> Class {
         match self {
             Self::Deadline => Class::Outage("timeout"),
+            Self::Hurried => Class::Busy("deadline"),
+            Self::GivenUp => Class::Outage("breaker_open"),
             Self::Exhausted => Class::Busy("pool"),
             Self::Closed => Class::Outage("shutdown"),
             Self::Connect(cause) => match cause.as_ref().map(class_of) {
@@ -223,7 +231,7 @@ impl From<QueryError> for StoreError {
     }
 }
 
-fn class_of(error: &DriverError) -> Class {
+pub(super) fn class_of(error: &DriverError) -> Class {
     if let Some(db) = error.as_db_error() {
         return class(db.code());
     }
@@ -271,10 +279,12 @@ mod tests {
     }
 
     #[test]
-    fn what_never_reached_the_server_is_an_outage_except_an_exhausted_pool() {
+    fn what_never_reached_the_server_is_an_outage_except_for_lack_of_connections_or_time() {
         assert!(StoreError::from(QueryError::Deadline).is_outage());
         assert!(StoreError::from(QueryError::Connect(None)).is_outage());
         assert!(!StoreError::from(QueryError::Exhausted).is_outage());
         assert!(StoreError::from(QueryError::Exhausted).is_transient());
+        assert!(!StoreError::from(QueryError::Hurried).is_outage());
+        assert!(StoreError::from(QueryError::Hurried).is_transient());
     }
 }

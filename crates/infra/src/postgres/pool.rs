@@ -2,22 +2,35 @@
 //!
 //! A timeout does not stop a query, so a connection whose query did not come to its end (deadline, a caller that went
 //! away, a lost connection, a server that became read-only) leaves the pool with it, and nobody inherits its wait.
+//!
+//! **Deadlines.** A call for a request ends with [`PostgresSettings::deadline`] or with what is left of the request's own
+//! [`deadline`], whichever is sooner. A call that got less than half of the former and no answer is no evidence of an
+//! outage. Batches of the drain and purges have their own deadline and belong to no request.
+//!
+//! **Company in misfortune.** A pool that [heeds](Pool::heed) a monitor gives its callers up when that finds Postgres gone:
+//! one of them has waited for all. [`PARTING`] lets answers through that are on their way, when it was one connection only.
 
 use super::connect::Connector;
 use super::error::QueryError;
 use super::settings::{PostgresSettings, SettingsError};
+use crate::monitor::StoreState;
 use deadpool_postgres::{
     ClientWrapper, Manager, ManagerConfig, Object, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
 };
+use gravity_domain::deadline;
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error as DriverError, Row};
+
+/// How long a call goes on after Postgres was found gone.
+const PARTING: Duration = Duration::from_millis(20);
 
 type Parameters<'a> = [&'a (dyn ToSql + Sync)];
 
@@ -33,6 +46,66 @@ struct Shared {
     generation: AtomicU64,
     deadline: Duration,
     batch_deadline: Duration,
+    /// What is known of Postgres.
+    monitor: OnceLock<watch::Receiver<StoreState>>,
+}
+
+/// Until when a session lasts.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    ends: Instant,
+    /// False when so little time was left that no answer says nothing.
+    is_fair: bool,
+    is_batch: bool,
+}
+
+impl Limit {
+    fn of_call(ends: Instant, usual: Duration) -> Self {
+        Self {
+            ends,
+            is_fair: ends.saturating_duration_since(Instant::now()) >= usual / 2,
+            is_batch: false,
+        }
+    }
+
+    fn passed(self) -> QueryError {
+        if self.is_fair {
+            QueryError::Deadline
+        } else {
+            QueryError::Hurried
+        }
+    }
+}
+
+impl Shared {
+    /// What `work` gives, unless the limit passes or Postgres is found gone before.
+    async fn within<T>(&self, limit: Limit, work: impl Future<Output = T>) -> Result<T, QueryError> {
+        let work = tokio::time::timeout_at(limit.ends, work);
+        let done = match self.monitor.get().filter(|_| !limit.is_batch) {
+            None => work.await,
+            Some(monitor) => {
+                let mut monitor = monitor.clone();
+                tokio::select! {
+                    biased;
+                    done = work => done,
+                    () = gone(&mut monitor) => return Err(QueryError::GivenUp),
+                }
+            }
+        };
+        done.map_err(|_| limit.passed())
+    }
+}
+
+/// Resolves a little after Postgres was found gone.
+async fn gone(monitor: &mut watch::Receiver<StoreState>) {
+    let watched = monitor
+        .wait_for(|state| !state.condition.is_reachable())
+        .await
+        .is_ok();
+    if !watched {
+        return std::future::pending().await;
+    }
+    tokio::time::sleep(PARTING).await;
 }
 
 impl fmt::Debug for Pool {
@@ -69,7 +142,8 @@ impl Pool {
             .max_size(settings.max_connections)
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts {
-                wait: Some(settings.wait_timeout.min(settings.deadline)),
+                // Sooner than the deadline, or a shortage of connections would look like an outage.
+                wait: Some(settings.wait_timeout.min(settings.deadline / 2)),
                 create: Some(settings.connect_timeout),
                 recycle: None,
             })
@@ -80,10 +154,16 @@ impl Pool {
             generation: AtomicU64::new(0),
             deadline: settings.deadline,
             batch_deadline: settings.batch_deadline,
+            monitor: OnceLock::new(),
         };
         Ok(Self {
             shared: Arc::new(shared),
         })
+    }
+
+    /// Gives callers up from now on when this says that Postgres is gone, but for batches. The first call counts.
+    pub fn heed(&self, monitor: watch::Receiver<StoreState>) {
+        let _ = self.shared.monitor.set(monitor);
     }
 
     /// All rows of one statement, within the deadline. `name` is for metrics: `task_list`, not the SQL.
@@ -125,14 +205,18 @@ impl Pool {
         sql: &str,
         parameters: &Parameters<'_>,
     ) -> Result<Option<Row>, QueryError> {
-        let session = self.session_by(name, deadline).await?;
+        let limit = Limit::of_call(deadline, self.shared.deadline);
+        let session = self.session_by(name, limit).await?;
         let answer = session.within(session.query_opt(sql, parameters)).await;
         session.finish(answer)
     }
 
-    /// When a call that starts now must have its answer.
+    /// When a call that starts now must have its answer: with the request that it is made for, if there is one.
     pub fn deadline(&self) -> Instant {
-        Instant::now() + self.shared.deadline
+        let usual = Instant::now() + self.shared.deadline;
+        deadline::current().map_or(usual, |request| {
+            usual.min(Instant::from_std(request.for_stores()))
+        })
     }
 
     /// Runs one statement and tells how many rows it changed.
@@ -155,7 +239,8 @@ impl Pool {
     /// # Errors
     /// [`QueryError`] when there is none to be had.
     pub async fn session(&self, name: &'static str) -> Result<Session, QueryError> {
-        self.session_by(name, self.deadline()).await
+        let limit = Limit::of_call(self.deadline(), self.shared.deadline);
+        self.session_by(name, limit).await
     }
 
     /// A connection for a batch of the drain or a purge.
@@ -163,16 +248,22 @@ impl Pool {
     /// # Errors
     /// [`QueryError`] when there is none to be had.
     pub async fn batch_session(&self, name: &'static str) -> Result<Session, QueryError> {
-        self.session_by(name, Instant::now() + self.shared.batch_deadline)
-            .await
+        let limit = Limit {
+            ends: Instant::now() + self.shared.batch_deadline,
+            is_fair: true,
+            is_batch: true,
+        };
+        self.session_by(name, limit).await
     }
 
-    async fn session_by(&self, name: &'static str, deadline: Instant) -> Result<Session, QueryError> {
+    async fn session_by(&self, name: &'static str, limit: Limit) -> Result<Session, QueryError> {
         let started = Instant::now();
         let generation = self.shared.generation.load(Ordering::Acquire);
-        let got = match tokio::time::timeout_at(deadline, self.shared.connections.get()).await {
-            Ok(got) => got.map_err(why_none),
-            Err(_) => Err(QueryError::Deadline),
+        let got = if started < limit.ends {
+            let got = self.shared.within(limit, self.shared.connections.get()).await;
+            got.and_then(|got| got.map_err(why_none))
+        } else {
+            Err(limit.passed())
         };
         let object = got.inspect_err(count_error)?;
         Ok(Session {
@@ -181,7 +272,7 @@ impl Pool {
             generation,
             name,
             started,
-            deadline,
+            limit,
         })
     }
 
@@ -239,7 +330,7 @@ pub struct Session {
     generation: u64,
     name: &'static str,
     started: Instant,
-    deadline: Instant,
+    limit: Limit,
 }
 
 impl Session {
@@ -254,15 +345,13 @@ impl Session {
     /// Awaits an answer until the deadline.
     ///
     /// # Errors
-    /// [`QueryError::Deadline`], [`QueryError::Driver`].
+    /// [`QueryError::Deadline`], [`QueryError::Hurried`], [`QueryError::GivenUp`], [`QueryError::Driver`].
     pub async fn within<T>(
         &self,
         answer: impl Future<Output = Result<T, DriverError>>,
     ) -> Result<T, QueryError> {
-        match tokio::time::timeout_at(self.deadline, answer).await {
-            Ok(answer) => answer.map_err(QueryError::Driver),
-            Err(_) => Err(QueryError::Deadline),
-        }
+        let answer = self.pool.shared.within(self.limit, answer).await?;
+        answer.map_err(QueryError::Driver)
     }
 
     /// Gives the connection back if `answer` shows that it can be used again, outside any transaction.

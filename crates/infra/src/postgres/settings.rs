@@ -78,9 +78,9 @@ pub struct PostgresSettings {
     pub max_connections: usize,
     /// The longest a new connection may take, handshake included.
     pub connect_timeout: Duration,
-    /// The longest wait for a pooled connection while all are in use; at most [`Self::deadline`].
+    /// The longest wait for a pooled connection while all are in use; at most half of [`Self::deadline`].
     pub wait_timeout: Duration,
-    /// The longest a call may take: getting a connection, and the query.
+    /// The longest a call may take: getting a connection, and the query. Less when the request it is for has less left.
     pub deadline: Duration,
     /// The longest a whole batch of the drain may take.
     pub batch_deadline: Duration,

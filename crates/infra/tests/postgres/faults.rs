@@ -1,9 +1,12 @@
 //! Postgres busy, paused, killed, read-only, and connections that die. Whoever breaks a server has one of its own.
 
 use crate::fixture::{Author, Fixture, at};
+use gravity_domain::clock::Timestamp;
+use gravity_domain::deadline::{self, Deadline};
 use gravity_domain::error::StoreError;
 use gravity_domain::sync::ports::{EntityStore, OperationStore, ReplayStore};
 use gravity_domain::sync::{BatchError, Verdict};
+use gravity_infra::monitor::{Condition, StoreState};
 use gravity_infra::postgres::{Pool, PostgresAddress, PostgresSettings, Secret, TlsMode, connect};
 use gravity_infra::sync::PostgresOperations;
 use gravity_infra::task::PostgresTasks;
@@ -12,6 +15,7 @@ use gravity_test_support::services::fault_proxy::{FaultProxy, POSTGRES_IDLE};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 const SLACK: Duration = Duration::from_millis(700);
@@ -135,6 +139,73 @@ async fn a_paused_server_costs_one_deadline_and_nobody_inherits_the_connection()
     .await;
     let rows = format!("SELECT count(*) FROM tasks WHERE id = '{}'", unsure.entity_id());
     assert_eq!(fixture.count(&rows).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_ends_with_its_request_and_one_that_had_little_time_is_no_evidence() {
+    let server = Postgres::start_private().unwrap();
+    let fixture = Fixture::on(&server.url("postgres"), |settings| {
+        settings.deadline = Duration::from_secs(4);
+        settings.connect_timeout = Duration::from_secs(4);
+    })
+    .await;
+    let alice = Author::new();
+    fixture.apply(&alice.create(at(1), "one")).await;
+    server.pause().unwrap();
+    for (limit, is_evidence) in [(2_800, true), (400, false), (0, false)] {
+        let limit = Duration::from_millis(limit);
+        let started = Instant::now();
+        let create = alice.create(at(2), "two");
+        let call = deadline::within(Deadline::of(started, limit), fixture.operations.apply(&create));
+        let error = call.await.unwrap_err();
+        assert!(started.elapsed() < limit * 4 / 5 + SLACK);
+        if is_evidence {
+            assert_eq!(unavailable(&error), "timeout");
+        } else {
+            assert_eq!(busy(&error), "deadline");
+        }
+    }
+    server.resume().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_in_flight_are_given_up_when_the_breaker_opens() {
+    let state = |condition| StoreState {
+        condition,
+        last_check: None,
+        since: Timestamp::EPOCH,
+    };
+    let (monitor, watching) = watch::channel(state(Condition::Up {
+        latency: Duration::ZERO,
+    }));
+    let server = Postgres::start_private().unwrap();
+    let fixture = Fixture::on(&server.url("postgres"), |settings| {
+        settings.max_connections = 1;
+        settings.deadline = Duration::from_secs(60);
+        settings.wait_timeout = Duration::from_secs(60);
+    })
+    .await;
+    fixture.pool.heed(watching);
+    let alice = Author::new();
+    fixture.apply(&alice.create(at(1), "one")).await;
+    server.pause().unwrap();
+    let (asked, waits) = (alice.create(at(2), "asked"), alice.create(at(3), "waits"));
+    let calls = async { tokio::join!(fixture.operations.apply(&asked), fixture.operations.apply(&waits)) };
+    let opens = async {
+        eventually("one waits for an answer and one for a connection", async || {
+            fixture.pool.status().waiting == 1
+        })
+        .await;
+        monitor.send_replace(state(Condition::Down { reason: "timeout" }));
+        Instant::now()
+    };
+    let ((asked, waits), opened) = tokio::join!(calls, opens);
+    assert!(opened.elapsed() < SLACK, "{:?}", opened.elapsed());
+    for answer in [asked, waits] {
+        assert_eq!(unavailable(&answer.unwrap_err()), "breaker_open");
+    }
+    assert_eq!(fixture.pool.status().size, 0, "nobody inherits the connection");
+    server.resume().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
