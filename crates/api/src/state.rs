@@ -93,6 +93,8 @@ pub struct HttpSettings {
     pub body_limit: usize,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
+    /// `WRITE_DEADLINE_MS`: how long a request may wait for the stores, all in all.
+    pub deadline: Duration,
 }
 
 impl Default for HttpSettings {
@@ -102,6 +104,7 @@ impl Default for HttpSettings {
             trusted_proxies: Vec::new(),
             body_limit: 64 * 1024,
             body_timeout: Duration::from_secs(30),
+            deadline: Duration::from_secs(1),
         }
     }
 }

@@ -13,6 +13,7 @@ use actix_web::{FromRequest, HttpRequest, web};
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
 use futures_util::future::LocalBoxFuture;
+use gravity_domain::deadline;
 use gravity_domain::sync::Fingerprint;
 
 /// How many bytes over the limit are read and thrown away before the answer.
@@ -105,7 +106,9 @@ async fn receive(req: &HttpRequest, payload: Payload) -> Result<BytesMut, ApiErr
     let Some((limit, timeout)) = http else {
         return Err(ApiError::new(ErrorCode::InternalError).caused_by("the app has no state"));
     };
-    match tokio::time::timeout(timeout, collect(req, payload, limit)).await {
+    let arriving = tokio::time::timeout(timeout, collect(req, payload, limit));
+    // A client that sends slowly has the whole deadline before it all the same.
+    match deadline::uncounted(arriving).await {
         Ok(received) => received,
         Err(_) => Err(ApiError::detailed(
             ErrorCode::RequestTimeout,

@@ -1,16 +1,17 @@
 //! The outermost layer. Whatever happens inside, the answer leaves with a request id, security headers and, if it is an
-//! error, a problem body; the causes of an error are logged here, once.
+//! error, a problem body; the causes of an error are logged here, once. The request's [`deadline`] begins here.
 
 use crate::error::{ApiError, Class, ErrorCode};
 use crate::middleware::client::{ClientAddress, RequestId};
 use crate::middleware::telemetry::{self, Answered, InFlight};
-use crate::state::ApiState;
+use crate::state::{ApiState, HttpSettings};
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _, web};
 use gravity_domain::auth::Principal;
+use gravity_domain::deadline::{self, Deadline};
 use std::time::Instant;
 use tracing::Instrument as _;
 
@@ -42,14 +43,17 @@ pub async fn boundary(
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let (since, _in_flight) = (Instant::now(), InFlight::start());
     let request_id = RequestId::of(req.headers());
-    if let Some(state) = req.app_data::<web::Data<ApiState>>() {
+    let state = req.app_data::<web::Data<ApiState>>();
+    let limit = state.map_or(HttpSettings::default().deadline, |state| state.http.deadline);
+    if let Some(state) = state {
         let client = ClientAddress::of(&req, &state.http.trusted_proxies);
         req.extensions_mut().insert(client);
     }
     req.extensions_mut().insert(request_id.clone());
     let secure = req.app_config().secure();
     let span = telemetry::span(&req, &request_id.0);
-    let response = next.call(req).instrument(span.clone()).await?;
+    let answering = next.call(req).instrument(span.clone());
+    let response = deadline::within(Deadline::of(since, limit), answering).await?;
 
     let mut response = span.in_scope(|| problem(response.map_into_boxed_body(), &request_id.0));
     harden(response.headers_mut(), secure);
@@ -131,5 +135,29 @@ fn harden(headers: &mut HeaderMap, secure: bool) {
     }
     if secure {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use actix_web::middleware::from_fn;
+    use actix_web::{App, HttpResponse, test};
+    use std::time::Duration;
+
+    #[actix_web::test]
+    async fn a_request_is_answered_under_its_deadline_and_none_outlives_it() {
+        let left = || async {
+            let request = deadline::current().expect("a request has a deadline");
+            let left = request.for_answer().saturating_duration_since(Instant::now());
+            HttpResponse::Ok().body(left.as_millis().to_string())
+        };
+        let app = App::new().wrap(from_fn(boundary)).route("/", web::get().to(left));
+        let app = test::init_service(app).await;
+        let body = test::call_and_read_body(&app, test::TestRequest::get().to_request()).await;
+        let left: u64 = std::str::from_utf8(&body).unwrap().parse().unwrap();
+        let limit = HttpSettings::default().deadline;
+        assert!(left > 0 && Duration::from_millis(left) <= limit, "{left} ms");
+        assert_eq!(deadline::current(), None);
     }
 }

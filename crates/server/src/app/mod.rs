@@ -138,6 +138,7 @@ impl App {
                 trusted_proxies: config.http.trusted_proxies.clone(),
                 body_limit: config.http.body_limit,
                 body_timeout: config.http.body_timeout,
+                deadline: config.database.write_deadline,
             },
         };
         let workers = start_workers(&config, &stores, &processor, recorder, &handle)?;

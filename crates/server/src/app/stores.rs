@@ -62,6 +62,7 @@ impl Stores {
             Arc::clone(&wall),
             stop.clone(),
         );
+        pool.heed(postgres.subscribe());
         let (redis, redis_monitor) = open_redis(config, handle, &wall, stop)?.unzip();
         Ok(Self {
             buffer: DurableBuffer::open(buffer_settings(&config.buffer), Arc::clone(&wall)),

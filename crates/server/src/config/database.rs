@@ -10,8 +10,8 @@ use std::time::Duration;
 /// | `url`, or `host` `port` `name` `user` `password` | which database; neither stops the start. `url` wins. A wrong one starts degraded |
 /// | `ssl_mode`, `ssl_root_cert` | `disable prefer require verify-full`; stricter than the server offers starts degraded |
 /// | `pool_size` | connections of this node; nodes times this must stay below the server's `max_connections` |
-/// | `connect_timeout_ms`, `acquire_timeout_ms` | for a new connection, for a free one; too short makes writes buffered under load |
-/// | `write_deadline_ms` | no request waits longer for Postgres; too short makes healthy queries count as an outage |
+/// | `connect_timeout_ms`, `acquire_timeout_ms` | for a new connection, for a free one (at most a quarter of the write deadline); too short makes writes buffered under load |
+/// | `write_deadline_ms` | no request waits longer for Postgres, one call at most half of it; too short makes healthy queries count as an outage |
 /// | `batch_timeout_ms` | for one batch of the drain; too short and a big batch never gets through |
 /// | `migrate_on_start` | off: somebody runs `gravity migrate`; until then the server stays degraded |
 /// | `applied_operations_retention_hours` | how long a retry is recognised; at least 24 and at least `buffer.retention_hours`, or the start stops |
@@ -77,10 +77,11 @@ impl DatabaseConfig {
         settings.max_connections = self.pool_size;
         settings.connect_timeout = self.connect_timeout;
         settings.wait_timeout = self.acquire_timeout;
-        // What is left of it is for the append that follows.
-        settings.deadline = self.write_deadline * 4 / 5;
-        // Sooner than the deadline, or a locked row would look like an outage.
-        settings.lock_timeout = self.write_deadline / 2;
+        // The other half is for what the request waits for besides: its turn, another call, the append.
+        settings.deadline = self.write_deadline / 2;
+        // Sooner than the call's deadline, also after the longest wait for a connection, or a locked row would look like
+        // an outage.
+        settings.lock_timeout = settings.deadline * 2 / 5;
         settings.batch_deadline = self.batch_timeout;
         settings
     }

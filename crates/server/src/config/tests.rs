@@ -34,6 +34,15 @@ fn the_defaults_with_a_database_and_a_secret_are_enough() {
 }
 
 #[test]
+fn shortages_of_connections_and_locks_end_before_they_look_like_an_outage() {
+    let config = with(&[]).unwrap().database;
+    let settings = config.settings();
+    assert_eq!(settings.deadline, config.write_deadline / 2);
+    assert!(settings.wait_timeout <= settings.deadline / 2);
+    assert!(settings.wait_timeout + settings.lock_timeout < settings.deadline);
+}
+
+#[test]
 fn all_problems_are_named_at_once_each_on_its_own_line() {
     let named = problems(&[
         ("SERVER_PORT", "eighty"),
