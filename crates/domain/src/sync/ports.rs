@@ -142,12 +142,12 @@ pub struct Parcel {
 /// Why the buffer did not take or give something.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum BufferError {
-    /// At its limit of operations or bytes, or the disk is. What was acknowledged is safe. Nothing was written, except
-    /// perhaps by the append that met the end of the disk.
+    /// At its limit of operations or bytes, of operations of one user or on one entity, or the disk is full. What was
+    /// acknowledged is safe. Nothing was written, except perhaps by the append that met the end of the disk.
     #[error("the write buffer is full")]
     Full,
-    /// Not open: locked by another process, damaged beyond opening, or failed and being reopened. Whether an append
-    /// that got this answer survives is unknown.
+    /// Not open: locked by another process, damaged beyond opening, or failed and being reopened; or a record that the
+    /// answer depends on cannot be read. Whether an append that got this answer survives is unknown.
     #[error("the write buffer is unavailable: {0}")]
     Unavailable(String),
     /// The operation is larger than the buffer takes.
@@ -175,7 +175,7 @@ pub struct DeadLetter {
     pub reason: String,
     /// When it was set aside.
     pub died_at: Timestamp,
-    /// The bytes of the record, when it cannot be decoded (at most 4 KiB of them).
+    /// The first 4 KiB of the record, when it cannot be decoded. The buffer keeps the whole of it, for a retry.
     pub raw: Option<Vec<u8>>,
 }
 
@@ -228,47 +228,59 @@ pub struct BufferStatus {
     pub blocks_writes: bool,
 }
 
-/// The durable local queue, as the write and read paths use it. Lane reads are synchronous and short: a point look-up or a
-/// bounded index scan. Reads after a returned [`Self::append`] see the operation until it was removed or buried.
+/// The durable local queue, as the write and read paths use it. Reads after a returned [`Self::append`] see the operation
+/// until it was removed or buried. Reads are answered from memory while nothing waits in the lane; else the store is read
+/// on a thread for blocking work, never on the caller's. What waits is bounded, per lane and per entity.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait WriteBuffer: Send + Sync {
     /// Appends to the user's lane. When it returns `Ok`, the operation is on disk (group-committed: one sync for all
     /// that wait). Appending an id that is pending already is a no-op.
     ///
+    /// It sets no deadline of its own, and may be given up (dropped) at any moment. What was not yet taken up by then is
+    /// left out; what was, is committed whole: a write that takes effect though nobody was promised it. The same
+    /// operation, or a retry with its `Idempotency-Key`, finds it by its id and does not add another.
+    ///
     /// # Errors
-    /// [`BufferError::Full`], [`BufferError::TooLarge`] and [`BufferError::Unavailable`].
+    /// [`BufferError::Full`], [`BufferError::TooLarge`] and [`BufferError::Unavailable`]; the last one also when the id is
+    /// pending, but its record cannot be read: what became of it is not known until it is a dead letter.
     async fn append(&self, operation: Operation) -> Result<(), BufferError>;
 
-    /// How many operations wait in the user's lane.
+    /// How many operations wait in the user's lane: kept, not counted.
     ///
     /// # Errors
     /// [`BufferError::Unavailable`] when the buffer is not open and operations may be in it.
-    fn lane_length(&self, user: UserId) -> Result<u64, BufferError>;
+    async fn lane_length(&self, user: UserId) -> Result<u64, BufferError>;
 
     /// The pending operations on one entity, in order of acceptance.
     ///
     /// # Errors
-    /// As [`Self::lane_length`].
-    fn pending_on(&self, user: UserId, entity: EntityKind, id: Uuid) -> Result<Vec<Pending>, BufferError>;
+    /// As [`Self::lane_length`], and when one of them cannot be read: until it is a dead letter, nobody knows what the
+    /// entity looks like.
+    async fn pending_on(
+        &self,
+        user: UserId,
+        entity: EntityKind,
+        id: Uuid,
+    ) -> Result<Vec<Pending>, BufferError>;
 
     /// The pending operations on all entities of one kind, in order of acceptance.
     ///
     /// # Errors
-    /// As [`Self::lane_length`].
-    fn pending_of(&self, user: UserId, entity: EntityKind) -> Result<Vec<Pending>, BufferError>;
+    /// As [`Self::pending_on`].
+    async fn pending_of(&self, user: UserId, entity: EntityKind) -> Result<Vec<Pending>, BufferError>;
 
     /// A pending operation by id, whoever's it is.
     ///
     /// # Errors
-    /// As [`Self::lane_length`].
-    fn find(&self, id: OperationId) -> Result<Option<Pending>, BufferError>;
+    /// As [`Self::pending_on`].
+    async fn find(&self, id: OperationId) -> Result<Option<Pending>, BufferError>;
 
     /// A dead letter by operation id.
     ///
     /// # Errors
     /// As [`Self::lane_length`].
-    fn find_dead(&self, id: OperationId) -> Result<Option<DeadLetter>, BufferError>;
+    async fn find_dead(&self, id: OperationId) -> Result<Option<DeadLetter>, BufferError>;
 
     /// Counts, sizes and condition, from atomics.
     fn status(&self) -> BufferStatus;
@@ -311,7 +323,7 @@ pub trait DeadLetters: Send + Sync {
     async fn list(&self, after: Option<OperationId>, limit: usize) -> Result<Vec<DeadLetter>, BufferError>;
 
     /// Puts the operation back at the end of its lane, with no attempts counted. Durable on return. An operation dead
-    /// for its age is not parked for its age again.
+    /// for its age is not parked for its age again. A record that could not be decoded is decoded anew.
     ///
     /// # Errors
     /// [`BufferError::NotFound`], [`BufferError::Undecodable`], [`BufferError::Full`], [`BufferError::Unavailable`].

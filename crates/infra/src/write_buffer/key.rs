@@ -22,6 +22,7 @@ pub(super) const QUEUE: u8 = b'q';
 pub(super) const ENTITIES: u8 = b'e';
 pub(super) const OPERATIONS: u8 = b'o';
 pub(super) const LETTERS: u8 = b'd';
+pub(super) const LANES: u8 = b'm';
 /// The greatest rank: that of the lowest priority.
 pub(super) const LAST_RANK: u8 = 4;
 
@@ -93,7 +94,7 @@ pub(super) fn operation(id: OperationId) -> Vec<u8> {
 
 /// The lane of a user.
 pub(super) fn lane(user: UserId) -> Vec<u8> {
-    prefixed(b'm', user.0)
+    prefixed(LANES, user.0)
 }
 
 /// The prefix of all parts of a dead letter.
@@ -101,7 +102,7 @@ pub(super) fn letter(id: OperationId) -> Vec<u8> {
     prefixed(LETTERS, id.0)
 }
 
-/// The operation id and the part that an operation's or a letter's key names.
+/// The id that an operation's, a letter's or a lane's key names.
 pub(super) fn id_of(key: &[u8]) -> Option<OperationId> {
     Uuid::from_slice(key.get(1..17)?).ok().map(OperationId)
 }

@@ -9,8 +9,10 @@ use gravity_domain::sync::{DeadLetter, Operation};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The most of a broken record's bytes that a letter keeps.
-pub const MAX_RAW: usize = 4_096;
+/// The most of a broken record's bytes that a letter keeps: all of them, with the headers of their frames.
+pub const MAX_RAW: usize = record::MAX_OPERATION + (32 << 10);
+/// The most of them that is shown.
+pub const MAX_SHOWN: usize = 4_096;
 const BROKEN_NAMESPACE: Uuid = Uuid::from_u128(0x8b1f_5c1e_52b0_5e0e_9d5c_5f6f_0b0e_7a04);
 
 #[derive(Serialize, Deserialize)]
@@ -71,7 +73,7 @@ fn without_operation(payload: &[u8]) -> Result<Stored, serde_json::Error> {
         .and_then(|fields| fields.remove("operation"))
         .unwrap_or_default();
     let mut stored: Stored = serde_json::from_value(value)?;
-    stored.raw = Some(STANDARD.encode(shortened(operation.to_string().as_bytes())));
+    stored.raw = Some(STANDARD.encode(kept(operation.to_string().as_bytes())));
     Ok(stored)
 }
 
@@ -90,7 +92,7 @@ pub(super) fn read<B: AsRef<[u8]>>(id: OperationId, frames: &[B]) -> DeadLetter 
                 user_id: None,
                 reason: fault.to_string(),
                 died_at: Timestamp::EPOCH,
-                raw: Some(shortened(&raw).to_vec()),
+                raw: Some(kept(&raw).to_vec()),
             }
         }
     }
@@ -105,8 +107,36 @@ pub(super) fn write(letter: &DeadLetter) -> Result<Vec<Vec<u8>>, Fault> {
 }
 
 /// As much of a broken record as a letter keeps.
-pub(super) fn shortened(raw: &[u8]) -> &[u8] {
+pub(super) fn kept(raw: &[u8]) -> &[u8] {
     &raw[..raw.len().min(MAX_RAW)]
+}
+
+/// The letter as it is shown.
+pub(super) fn shown(mut letter: DeadLetter) -> DeadLetter {
+    if let Some(raw) = &mut letter.raw {
+        raw.truncate(MAX_SHOWN);
+    }
+    letter
+}
+
+/// The letter with its operation, where that could not be decoded before and now can: its bytes are those of a record, or
+/// the JSON of an operation.
+pub(super) fn revived(letter: DeadLetter) -> DeadLetter {
+    let (None, Some(raw)) = (&letter.operation, &letter.raw) else {
+        return letter;
+    };
+    let decoded = record::decode(raw)
+        .ok()
+        .or_else(|| serde_json::from_slice(raw).ok());
+    match decoded.filter(|operation: &Operation| operation.id == letter.id) {
+        Some(operation) => DeadLetter {
+            user_id: Some(operation.user_id),
+            operation: Some(operation),
+            raw: None,
+            ..letter
+        },
+        None => letter,
+    }
 }
 
 /// The id of a letter for bytes of which nobody knows whose they are.

@@ -9,13 +9,15 @@
 //! - `engine` is what a store must be able to do; `engine::sled` and `engine::redb` do it.
 //! - `open` brings a store up again whatever has happened to it; [`salvage`] gets operations out of one that is broken,
 //!   and `watermark` notices one that is broken and does not know it.
-//! - `query` and `shared` serve the reads, which go past the thread.
+//! - `query` and `shared` serve the reads, which go past the thread; `lanes` knows the lanes in which nothing waits, and
+//!   `search` finds the index entries of records that are too broken to name themselves.
 //!
 //! Nothing is kept in memory per operation. `docs/specs/write-buffer.md` says what is promised under which fault.
 
 mod directory;
 mod engine;
 mod key;
+mod lanes;
 pub mod letter;
 mod measure;
 mod open;
@@ -25,6 +27,7 @@ mod queue;
 pub mod record;
 mod request;
 pub mod salvage;
+mod search;
 mod shared;
 mod slots;
 mod stamps;
@@ -38,6 +41,7 @@ mod tests;
 pub use engine::BufferEngine;
 pub use measure::describe as describe_metrics;
 pub use ports::DurableBuffer;
+pub use queue::MAX_PER_ENTITY;
 pub use stamps::{FileStampStore, LoadedStamps};
 
 use std::path::{Path, PathBuf};
@@ -51,6 +55,8 @@ pub struct BufferSettings {
     pub engine: BufferEngine,
     /// Operations that may wait; beyond, appends are refused.
     pub max_operations: u64,
+    /// Operations of one user that may wait; beyond, that user's appends are refused.
+    pub max_per_user: u64,
     /// Bytes of waiting operations and dead letters; beyond, appends are refused. The disk needs about twice as many.
     pub max_bytes: u64,
     /// Free bytes on the disk below which appends are refused.
@@ -62,12 +68,13 @@ pub struct BufferSettings {
 }
 
 impl BufferSettings {
-    /// A million operations or 1 GiB in `path`, 256 MiB left free, 64 MiB in reserve.
+    /// A million operations, 50,000 of one user, or 1 GiB in `path`, 256 MiB left free, 64 MiB in reserve.
     pub fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
             engine: BufferEngine::default(),
             max_operations: 1_000_000,
+            max_per_user: 50_000,
             max_bytes: 1 << 30,
             min_free_bytes: 256 << 20,
             reserve_bytes: 64 << 20,

@@ -13,7 +13,7 @@ use super::salvage::{SalvageReport, Salvaged, Window, salvage_window};
 use super::upkeep::copy_all;
 use super::watermark::{Held, Watermark, WatermarkFile};
 use super::writer::{Store, Writer};
-use super::{measure, query};
+use super::{lanes, measure, query};
 use std::path::Path;
 
 /// How far sequence numbers jump when the last one used is not known for certain.
@@ -58,6 +58,7 @@ impl Writer {
         self.held = None;
         self.generation += 1;
         store.generation = self.generation;
+        self.shared.lanes.load(&*store.reader)?;
         self.shared.publish(&store.counters);
         measure::holds(&store.counters);
         self.shared.open(store.reader.clone(), store.generation);
@@ -223,7 +224,7 @@ impl Writer {
         for item in found {
             match item {
                 Salvaged::Operation(operation) => match Parcelled::of(&operation) {
-                    Ok(item) => draft.append(&item).map_err(failed)?,
+                    Ok(item) => draft.put_back(&item).map_err(failed)?,
                     Err(fault) => {
                         tracing::error!(id = %operation.id, %fault, "a restored operation has no form");
                     }
@@ -290,6 +291,13 @@ pub(super) fn open_at(opener: &dyn OpenEngine, path: &Path) -> Result<Store, Eng
     {
         return Err(EngineError::Damaged(format!(
             "{counters:?} expected, but {counted:?} found"
+        )));
+    }
+    let waiting = lanes::total(&*reader)?;
+    if waiting != counters.count {
+        return Err(EngineError::Damaged(format!(
+            "{} operations expected, but {waiting} in the lanes",
+            counters.count
         )));
     }
     Ok(Store {

@@ -1,11 +1,13 @@
 //! The handle, and the ports it serves.
 
 use super::engine::{EngineError, OpenEngine};
-use super::queue::{Limits, Parcelled};
-use super::request::{Answer, Job, Request};
+use super::query::Legible;
+use super::queue::{Limits, MAX_PER_ENTITY, Parcelled, unreadable};
+use super::request::{Answer, Burial, Job, Request};
+use super::search::Search;
 use super::shared::{Access, Shared};
 use super::writer::Writer;
-use super::{BufferSettings, directory::Directory, key, measure, query};
+use super::{BufferSettings, directory::Directory, key, letter, measure, query};
 use async_trait::async_trait;
 use gravity_domain::clock::WallClock;
 use gravity_domain::id::{OperationId, UserId};
@@ -22,6 +24,8 @@ use uuid::Uuid;
 
 /// Requests that wait for the writer at most; further callers wait for a place.
 const PLACES: usize = 4_096;
+/// Whole lanes that are read at once: each may be long.
+const WIDE_READS: usize = 4;
 
 /// The write buffer of one directory. Clones share it; it closes when the last one is dropped, or by [`Self::close`].
 #[derive(Clone)]
@@ -29,6 +33,8 @@ pub struct DurableBuffer {
     shared: Arc<Shared>,
     jobs: Sender<Job>,
     places: Arc<Semaphore>,
+    wide_reads: Arc<Semaphore>,
+    pub(super) search: Arc<Search>,
 }
 
 impl fmt::Debug for DurableBuffer {
@@ -55,6 +61,8 @@ impl DurableBuffer {
         let shared = Arc::new(Shared::new(Limits {
             operations: settings.max_operations,
             bytes: settings.max_bytes,
+            per_user: settings.max_per_user,
+            per_entity: MAX_PER_ENTITY,
         }));
         let (sender, jobs) = channel();
         let writer = Writer {
@@ -81,6 +89,8 @@ impl DurableBuffer {
             shared,
             jobs: sender,
             places: Arc::new(Semaphore::new(PLACES)),
+            wide_reads: Arc::new(Semaphore::new(WIDE_READS)),
+            search: Arc::default(),
         }
     }
 
@@ -96,7 +106,7 @@ impl DurableBuffer {
         let _ = self.ask(Request::Close).await;
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, BufferError> {
+    pub(super) async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, BufferError> {
         let closed = || BufferError::Unavailable("closed".into());
         let place = self.places.clone().acquire_owned().await.map_err(|_| closed())?;
         let (answer, outcome) = oneshot::channel();
@@ -126,33 +136,64 @@ impl WriteBuffer for DurableBuffer {
         taken.inspect_err(measure::refused)
     }
 
-    fn lane_length(&self, user: UserId) -> Result<u64, BufferError> {
-        let length = self
-            .shared
-            .with_waiting(|reader| query::lane_length(reader, user));
-        length.map(Access::or_default)
+    async fn lane_length(&self, user: UserId) -> Result<u64, BufferError> {
+        if self.shared.is_lane_empty(user)? {
+            return Ok(0);
+        }
+        self.read_aside(move |shared| {
+            let length = shared.with_waiting(|reader| query::lane_length(reader, user));
+            length.map(Access::or_default)
+        })
+        .await
     }
 
-    fn pending_on(&self, user: UserId, entity: EntityKind, id: Uuid) -> Result<Vec<Pending>, BufferError> {
-        let prefix = key::entity(user, entity.code(), id);
-        let pending = self.shared.with_waiting(|reader| query::pending(reader, &prefix));
-        pending.map(Access::or_default)
+    async fn pending_on(
+        &self,
+        user: UserId,
+        entity: EntityKind,
+        id: Uuid,
+    ) -> Result<Vec<Pending>, BufferError> {
+        if self.shared.is_lane_empty(user)? {
+            return Ok(Vec::new());
+        }
+        self.read_aside(move |shared| {
+            let prefix = key::entity(user, entity.code(), id);
+            legible(shared.with_waiting(|reader| query::pending(reader, &prefix)))
+        })
+        .await
     }
 
-    fn pending_of(&self, user: UserId, entity: EntityKind) -> Result<Vec<Pending>, BufferError> {
-        let prefix = key::entities(user, entity.code());
-        let pending = self.shared.with_waiting(|reader| query::pending(reader, &prefix));
-        pending.map(Access::or_default)
+    async fn pending_of(&self, user: UserId, entity: EntityKind) -> Result<Vec<Pending>, BufferError> {
+        if self.shared.is_lane_empty(user)? {
+            return Ok(Vec::new());
+        }
+        let closed = |_| BufferError::Unavailable("closed".into());
+        let turn = self.wide_reads.clone().acquire_owned().await.map_err(closed)?;
+        self.read_aside(move |shared| {
+            let _turn = turn;
+            let prefix = key::entities(user, entity.code());
+            legible(shared.with_waiting(|reader| query::pending(reader, &prefix)))
+        })
+        .await
     }
 
-    fn find(&self, id: OperationId) -> Result<Option<Pending>, BufferError> {
-        let found = self.shared.with_waiting(|reader| query::find(reader, id));
-        found.map(Access::or_default)
+    async fn find(&self, id: OperationId) -> Result<Option<Pending>, BufferError> {
+        if self.shared.is_empty()? {
+            return Ok(None);
+        }
+        self.read_aside(move |shared| legible(shared.with_waiting(|reader| query::find(reader, id))))
+            .await
     }
 
-    fn find_dead(&self, id: OperationId) -> Result<Option<DeadLetter>, BufferError> {
-        let found = self.shared.with_dead(|reader| query::find_letter(reader, id));
-        found.map(Access::or_default)
+    async fn find_dead(&self, id: OperationId) -> Result<Option<DeadLetter>, BufferError> {
+        if self.shared.has_no_letters()? {
+            return Ok(None);
+        }
+        self.read_aside(move |shared| {
+            let found = shared.with_dead(|reader| query::find_letter(reader, id));
+            Ok(found.map(Access::or_default)?.map(letter::shown))
+        })
+        .await
     }
 
     fn status(&self) -> BufferStatus {
@@ -176,8 +217,23 @@ impl DrainBuffer for DurableBuffer {
     }
 
     async fn bury(&self, parcel: Parcel, attempts: u32, reason: String) -> Result<(), BufferError> {
-        self.ask(|answer| Request::Bury(parcel, attempts, reason, answer))
-            .await
+        let is_named = self
+            .read_aside(move |shared| {
+                let named = shared.with_waiting(|reader| query::names_itself(reader, parcel))?;
+                Ok(matches!(named, Access::Nothing | Access::Asked(true)))
+            })
+            .await?;
+        let entries = match is_named {
+            true => None,
+            false => self.search.entries_of(&self.shared, parcel.sequence).await?,
+        };
+        let burial = Burial {
+            parcel,
+            attempts,
+            reason,
+            entries,
+        };
+        self.ask(|answer| Request::Bury(Box::new(burial), answer)).await
     }
 
     async fn appended(&self) {
@@ -190,17 +246,28 @@ impl DeadLetters for DurableBuffer {
     async fn list(&self, after: Option<OperationId>, limit: usize) -> Result<Vec<DeadLetter>, BufferError> {
         self.read_aside(move |shared| {
             let letters = shared.with_dead(|reader| query::letters(reader, after, limit));
-            letters.map(Access::or_default)
+            let letters = letters.map(Access::or_default)?;
+            Ok(letters.into_iter().map(letter::shown).collect())
         })
         .await
     }
 
     async fn retry(&self, id: OperationId) -> Result<DeadLetter, BufferError> {
-        self.ask(|answer| Request::Retry(id, answer)).await
+        let letter = self.ask(|answer| Request::Retry(id, answer)).await;
+        letter.map(letter::shown)
     }
 
     async fn discard(&self, id: OperationId) -> Result<DeadLetter, BufferError> {
-        self.ask(|answer| Request::Discard(id, answer)).await
+        let letter = self.ask(|answer| Request::Discard(id, answer)).await;
+        letter.map(letter::shown)
+    }
+}
+
+/// What was read; a record that cannot be makes the answer unknown.
+fn legible<T: Default>(read: Result<Access<Legible<T>>, BufferError>) -> Result<T, BufferError> {
+    match read? {
+        Access::Asked(found) => found.map_err(|fault| unreadable(&fault)),
+        Access::Nothing => Ok(T::default()),
     }
 }
 

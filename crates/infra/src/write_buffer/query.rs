@@ -17,9 +17,12 @@ pub(super) fn lane_length(reader: &dyn Reader, user: UserId) -> Result<u64, Engi
     }
 }
 
-/// What waits under the entity keys that begin with `prefix`, in order of acceptance. A record that cannot be read is
-/// left out: the drain makes a dead letter of it.
-pub(super) fn pending(reader: &dyn Reader, prefix: &[u8]) -> Result<Vec<Pending>, EngineError> {
+/// What was found, unless a record that belongs to it cannot be read: nobody can tell the truth then, until the drain has
+/// made a dead letter of it.
+pub(super) type Legible<T> = Result<T, Fault>;
+
+/// What waits under the entity keys that begin with `prefix`, in order of acceptance.
+pub(super) fn pending(reader: &dyn Reader, prefix: &[u8]) -> Result<Legible<Vec<Pending>>, EngineError> {
     let mut parcels = Vec::new();
     let mut damage = Ok(());
     reader.scan(prefix, &key::after(prefix), &mut |key, sealed| {
@@ -34,9 +37,12 @@ pub(super) fn pending(reader: &dyn Reader, prefix: &[u8]) -> Result<Vec<Pending>
     parcels.sort_unstable_by_key(|parcel| parcel.sequence);
     let mut pending = Vec::with_capacity(parcels.len());
     for parcel in parcels {
-        pending.extend(read(reader, parcel)?);
+        match read(reader, parcel)? {
+            Ok(found) => pending.extend(found),
+            Err(fault) => return Ok(Err(fault)),
+        }
     }
-    Ok(pending)
+    Ok(Ok(pending))
 }
 
 fn collect<T>(
@@ -55,29 +61,45 @@ fn collect<T>(
 }
 
 /// The operation waiting under an id.
-pub(super) fn find(reader: &dyn Reader, id: OperationId) -> Result<Option<Pending>, EngineError> {
+pub(super) fn find(reader: &dyn Reader, id: OperationId) -> Result<Legible<Option<Pending>>, EngineError> {
     let key = key::operation(id);
     let Some(sealed) = reader.get(&key)? else {
-        return Ok(None);
+        return Ok(Ok(None));
     };
     read(reader, key::parcel_from(key::unseal(&key, &sealed)?)?)
 }
 
-fn read(reader: &dyn Reader, parcel: Parcel) -> Result<Option<Pending>, EngineError> {
+/// `None` when the record is gone. A scan of sled may see a batch half applied: a look-up waits for its end, so what is
+/// still broken after one is broken.
+fn read(reader: &dyn Reader, parcel: Parcel) -> Result<Legible<Option<Pending>>, EngineError> {
+    let key = key::record(parcel);
+    let mut found = frames(reader, &key)?;
+    let mut read = operation(parcel, &found);
+    if read.is_err() && !found.is_empty() {
+        reader.get(&key::part(key.clone(), 0))?;
+        found = frames(reader, &key)?;
+        read = operation(parcel, &found);
+    }
+    if found.is_empty() {
+        return Ok(Ok(None));
+    }
+    Ok(read
+        .inspect_err(
+            |fault| tracing::warn!(sequence = parcel.sequence, %fault, "a pending record cannot be read"),
+        )
+        .map(|operation| {
+            Some(Pending {
+                sequence: parcel.sequence,
+                operation,
+            })
+        }))
+}
+
+/// False for a record that is there, but too broken to tell what it is about.
+pub(super) fn names_itself(reader: &dyn Reader, parcel: Parcel) -> Result<bool, EngineError> {
     let frames = frames(reader, &key::record(parcel))?;
-    if frames.is_empty() {
-        return Ok(None);
-    }
-    match operation(parcel, &frames) {
-        Ok(operation) => Ok(Some(Pending {
-            sequence: parcel.sequence,
-            operation,
-        })),
-        Err(fault) => {
-            tracing::warn!(sequence = parcel.sequence, %fault, "a pending record cannot be read");
-            Ok(None)
-        }
-    }
+    let payload = record::assemble(Kind::Record, record::place_id(parcel), &frames);
+    Ok(frames.is_empty() || payload.is_ok_and(|payload| record::Envelope::parse(&payload).is_ok()))
 }
 
 fn operation(parcel: Parcel, frames: &[Vec<u8>]) -> Result<Operation, Fault> {

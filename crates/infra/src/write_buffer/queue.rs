@@ -10,11 +10,15 @@
 
 use super::engine::{Batch, EngineError, Reader};
 use super::record::{self, Envelope, Fault, Kind};
+use super::search::{self, Found, IndexEntries};
 use super::{key, letter};
 use gravity_domain::clock::Timestamp;
 use gravity_domain::id::{OperationId, UserId};
 use gravity_domain::sync::{BufferError, DeadLetter, Operation, Parcel};
 use std::ops::ControlFlow;
+
+/// Operations that may wait for one entity: each write of it, and each read, folds all of them.
+pub const MAX_PER_ENTITY: u64 = 1_000;
 
 /// What the store holds, kept beside it so that opening it counts nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +83,10 @@ pub(super) struct Limits {
     pub(super) operations: u64,
     /// Bytes of frames, dead letters included.
     pub(super) bytes: u64,
+    /// Operations of one lane.
+    pub(super) per_user: u64,
+    /// Operations on one entity.
+    pub(super) per_entity: u64,
 }
 
 impl Limits {
@@ -86,6 +94,8 @@ impl Limits {
     pub(super) const NONE: Self = Self {
         operations: u64::MAX,
         bytes: u64::MAX,
+        per_user: u64::MAX,
+        per_entity: u64::MAX,
     };
 
     /// True when nothing more fits.
@@ -141,6 +151,11 @@ pub(super) struct Draft<'a> {
     pub(super) appended: u64,
     /// Operations removed by it.
     pub(super) removed: u64,
+    /// The lanes that it appends to, and those that it removes from, once for each operation.
+    pub(super) entered: Vec<UserId>,
+    pub(super) left: Vec<UserId>,
+    /// Index entries of records that cannot name themselves.
+    known: Found,
 }
 
 impl<'a> Draft<'a> {
@@ -152,6 +167,9 @@ impl<'a> Draft<'a> {
             counters,
             appended: 0,
             removed: 0,
+            entered: Vec::new(),
+            left: Vec::new(),
+            known: Found::default(),
         }
     }
 
@@ -167,12 +185,35 @@ impl<'a> Draft<'a> {
         (self.batch, counters)
     }
 
-    /// Appends to the lane's end. A no-op when the operation waits already.
+    /// Appends to the lane's end. A no-op when the operation waits already and can be read.
     pub(super) fn append(&mut self, item: &Parcelled) -> Result<(), Refusal> {
         let by_id = key::operation(item.envelope.id);
-        if self.get(&by_id)?.is_some() {
-            return Ok(());
+        match self.get(&by_id)? {
+            Some(sealed) => self.confirm(&by_id, &sealed),
+            None => self.add(item, by_id),
         }
+    }
+
+    /// As [`Self::append`], for what is already ours: what waits may be broken, and is then left to the drain.
+    pub(super) fn put_back(&mut self, item: &Parcelled) -> Result<(), Refusal> {
+        let by_id = key::operation(item.envelope.id);
+        match self.get(&by_id)? {
+            Some(_) => Ok(()),
+            None => self.add(item, by_id),
+        }
+    }
+
+    /// An operation that waits under this id is acknowledged again only if its record is whole.
+    fn confirm(&self, by_id: &[u8], sealed: &[u8]) -> Result<(), Refusal> {
+        let parcel = key::parcel_from(key::unseal(by_id, sealed)?)?;
+        let frames = self.scan(&key::record(parcel))?;
+        match payload_of(parcel, &frames).and_then(|payload| record::decode(&payload)) {
+            Ok(_) => Ok(()),
+            Err(fault) => Err(Refusal::Refused(unreadable(&fault))),
+        }
+    }
+
+    fn add(&mut self, item: &Parcelled, by_id: Vec<u8>) -> Result<(), Refusal> {
         let room = Counters {
             bytes: self.counters.bytes + item.payload.len() as u64,
             ..self.counters
@@ -182,6 +223,9 @@ impl<'a> Draft<'a> {
         }
         let own = 5u8.saturating_sub(item.priority).min(key::LAST_RANK);
         let (length, tail) = self.lane(item.envelope.user)?;
+        if length >= self.limits.per_user || self.is_entity_full(item, length)? {
+            return Err(Refusal::Refused(BufferError::Full));
+        }
         let parcel = Parcel {
             rank: if length == 0 { own } else { own.max(tail) },
             sequence: self.counters.next,
@@ -204,7 +248,34 @@ impl<'a> Draft<'a> {
         self.counters.count += 1;
         self.counters.bytes += size;
         self.appended += 1;
+        self.entered.push(user);
         Ok(())
+    }
+
+    /// True when no more may wait for the operation's entity. Counted only where the whole lane holds as many.
+    fn is_entity_full(&self, item: &Parcelled, lane: u64) -> Result<bool, EngineError> {
+        let most = self.limits.per_entity;
+        if lane < most {
+            return Ok(false);
+        }
+        let it = item.envelope;
+        let from = key::entity(it.user, it.entity, it.entity_id);
+        let to = key::after(&from);
+        let added = self.batch.range(from.clone()..to.clone());
+        let mut count = added.filter(|(_, change)| change.is_some()).count() as u64;
+        self.reader.scan(&from, &to, &mut |key, _| {
+            count += u64::from(!self.batch.contains_key(key));
+            if count >= most {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(count >= most)
+    }
+
+    /// Index entries that were found before: the walk for them is spared.
+    pub(super) fn know(&mut self, sequence: u64, entries: IndexEntries) {
+        self.known.insert(sequence, entries);
     }
 
     /// Lets a record go. A no-op when it is gone.
@@ -233,10 +304,10 @@ impl<'a> Draft<'a> {
         let (id, user) = self.drop_record(parcel, &frames, payload.as_deref().ok())?;
         let decoded = payload.as_deref().map(record::decode);
         let raw = || match &payload {
-            Ok(payload) => letter::shortened(payload).to_vec(),
+            Ok(payload) => letter::kept(payload).to_vec(),
             Err(_) => {
                 let all: Vec<u8> = frames.iter().flat_map(|(_, value)| value).copied().collect();
-                letter::shortened(&all).to_vec()
+                letter::kept(&all).to_vec()
             }
         };
         let operation = decoded.ok().and_then(Result::ok).map(|operation| Operation {
@@ -264,10 +335,11 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Puts a dead operation back at the end of its lane.
+    /// Puts a dead operation back at the end of its lane. One that could not be decoded when it died is tried again.
     pub(super) fn retry(&mut self, id: OperationId) -> Result<DeadLetter, Refusal> {
         let letter = self.letter(id)?.ok_or(Refusal::Refused(BufferError::NotFound))?;
         let undecodable = Refusal::Refused(BufferError::Undecodable);
+        let letter = letter::revived(letter);
         let Some(operation) = &letter.operation else {
             return Err(undecodable);
         };
@@ -313,6 +385,7 @@ impl<'a> Draft<'a> {
         if let Some(user) = user {
             let (length, tail) = self.lane(user)?;
             self.put_lane(user, length.checked_sub(1).ok_or_else(miscounted)?, tail);
+            self.left.push(user);
         }
         self.counters.count = self.counters.count.checked_sub(1).ok_or_else(miscounted)?;
         self.counters.bytes = self.counters.bytes.checked_sub(size).ok_or_else(miscounted)?;
@@ -320,21 +393,14 @@ impl<'a> Draft<'a> {
         Ok((id, user))
     }
 
-    /// Finds the index entries of a record that cannot be read, by its sequence number: a walk over all of them.
-    fn index_entries_of(&self, parcel: Parcel) -> Result<(Vec<u8>, Vec<u8>), EngineError> {
-        let (mut by_entity, mut by_id) = (None, None);
-        self.reader
-            .scan(&[key::ENTITIES], &[key::ENTITIES + 1], &mut |key, _| {
-                let hit = key::entity_of(key).is_some_and(|(.., sequence)| sequence == parcel.sequence);
-                found(hit, key, &mut by_entity)
-            })?;
-        self.reader
-            .scan(&[key::OPERATIONS], &[key::OPERATIONS + 1], &mut |key, value| {
-                let value = key::unseal(key, value).and_then(key::parcel_from);
-                found(value == Ok(parcel), key, &mut by_id)
-            })?;
-        by_entity
-            .zip(by_id)
+    /// The index entries of a record that cannot be read. Those that nobody has [made known](Self::know) are found by a
+    /// walk over all of them.
+    fn index_entries_of(&mut self, parcel: Parcel) -> Result<IndexEntries, EngineError> {
+        if let Some(entries) = self.known.take(parcel.sequence) {
+            return Ok(entries);
+        }
+        search::walk(self.reader, &[parcel.sequence].into())?
+            .take(parcel.sequence)
             .ok_or_else(|| EngineError::Damaged("a record has no index entry".into()))
     }
 
@@ -440,12 +506,9 @@ fn payload_of(parcel: Parcel, frames: &[Item]) -> Result<Vec<u8>, Fault> {
     record::assemble(Kind::Record, record::place_id(parcel), &frames)
 }
 
-fn found(hit: bool, key: &[u8], into: &mut Option<Vec<u8>>) -> ControlFlow<()> {
-    if !hit {
-        return ControlFlow::Continue(());
-    }
-    *into = Some(key.to_vec());
-    ControlFlow::Break(())
+/// What is answered where a record would have to be read and cannot be.
+pub(super) fn unreadable(fault: &Fault) -> BufferError {
+    BufferError::Unavailable(format!("a pending record cannot be read: {fault}"))
 }
 
 fn miscounted() -> EngineError {

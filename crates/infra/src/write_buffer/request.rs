@@ -2,6 +2,7 @@
 
 use super::engine::EngineError;
 use super::queue::{Draft, Parcelled, Refusal};
+use super::search::IndexEntries;
 use gravity_domain::clock::Timestamp;
 use gravity_domain::id::OperationId;
 use gravity_domain::sync::{BufferError, DeadLetter, Parcel};
@@ -19,10 +20,19 @@ pub(super) struct Job {
 pub(super) enum Request {
     Append(Box<Parcelled>, Answer<()>),
     Remove(Vec<Parcel>, Answer<()>),
-    Bury(Parcel, u32, String, Answer<()>),
+    Bury(Box<Burial>, Answer<()>),
     Retry(OperationId, Answer<DeadLetter>),
     Discard(OperationId, Answer<DeadLetter>),
     Close(Answer<()>),
+}
+
+/// A record to be made a dead letter.
+pub(super) struct Burial {
+    pub(super) parcel: Parcel,
+    pub(super) attempts: u32,
+    pub(super) reason: String,
+    /// Its index entries, where it cannot name them itself.
+    pub(super) entries: Option<IndexEntries>,
 }
 
 /// A request that has been drafted, and its answer should the commit succeed.
@@ -61,8 +71,12 @@ impl Request {
                 let result = parcels.into_iter().try_for_each(|parcel| draft.remove(parcel));
                 (Settled::Plain(answer), result)
             }
-            Self::Bury(parcel, attempts, reason, answer) => {
-                let result = draft.bury(parcel, attempts, &reason, now);
+            Self::Bury(burial, answer) => {
+                let parcel = burial.parcel;
+                if let Some(entries) = burial.entries {
+                    draft.know(parcel.sequence, entries);
+                }
+                let result = draft.bury(parcel, burial.attempts, &burial.reason, now);
                 (Settled::Plain(answer), result)
             }
             Self::Retry(id, answer) => {
@@ -81,7 +95,7 @@ impl Request {
     pub(super) fn refuse(self, error: &EngineError) {
         match self {
             Self::Append(_, answer) => Settled::Append(answer, Ok(())).fail(error),
-            Self::Remove(_, answer) | Self::Bury(_, _, _, answer) | Self::Close(answer) => {
+            Self::Remove(_, answer) | Self::Bury(_, answer) | Self::Close(answer) => {
                 Settled::Plain(answer).fail(error);
             }
             Self::Retry(_, answer) | Self::Discard(_, answer) => {

@@ -54,7 +54,7 @@ pub enum Salvaged {
         sequence: u64,
         /// The operation and its user, where the envelope is whole.
         named: Option<(OperationId, UserId)>,
-        /// The bytes of its first broken frame.
+        /// The bytes of its first broken frame; of the whole record, where only its operation cannot be decoded.
         raw: Vec<u8>,
         /// `checksum_mismatch` or `undecodable: …`.
         fault: String,
@@ -75,7 +75,7 @@ impl Salvaged {
                 user_id: named.map(|(_, user)| user),
                 reason: fault,
                 died_at: now,
-                raw: Some(letter::shortened(&raw).to_vec()),
+                raw: Some(letter::kept(&raw).to_vec()),
             }),
         }
     }
@@ -280,7 +280,7 @@ impl Search {
                     }
                     visit(found);
                 }
-                Err(fault) => rest.push((group[0], fault)),
+                Err((fault, payload)) => rest.push((group[0], fault, payload)),
             }
         }
         // Pages of the store may end within the remains of an old frame: without a window a broken one proves nothing.
@@ -288,12 +288,15 @@ impl Search {
             rest.extend(
                 std::mem::take(&mut self.broken)
                     .into_iter()
-                    .map(|hit| (hit, Fault::Checksum)),
+                    .map(|hit| (hit, Fault::Checksum, None)),
             );
         }
-        for (hit, fault) in rest {
+        for (hit, fault, payload) in rest {
             if whole.insert(hit.sequence) {
-                visit(fragment(hit, self.read(hit)?, &fault));
+                visit(match payload {
+                    Some(payload) => undecoded(hit, payload, &fault),
+                    None => fragment(hit, self.read(hit)?, &fault),
+                });
                 self.report.fragments += 1;
             }
         }
@@ -320,15 +323,32 @@ fn fragment(hit: Hit, raw: Vec<u8>, fault: &Fault) -> Salvaged {
     }
 }
 
-fn restore(first: Hit, frames: &[Vec<u8>]) -> Result<Salvaged, Fault> {
-    let payload = record::assemble(first.kind, first.id, frames)?;
+/// A record that is whole, but means nothing here.
+fn undecoded(hit: Hit, raw: Vec<u8>, fault: &Fault) -> Salvaged {
+    Salvaged::Fragment {
+        sequence: hit.sequence,
+        named: Envelope::parse(&raw).ok().map(|it| (it.id, it.user)),
+        raw,
+        fault: fault.to_string(),
+    }
+}
+
+/// Why not, and the record's bytes where those are whole.
+type Unrestored = (Fault, Option<Vec<u8>>);
+
+fn restore(first: Hit, frames: &[Vec<u8>]) -> Result<Salvaged, Unrestored> {
+    let bare = |fault| (fault, None);
+    let payload = record::assemble(first.kind, first.id, frames).map_err(bare)?;
     match first.kind {
-        Kind::Record => record::decode(&payload).map(|operation| Salvaged::Operation(Box::new(operation))),
+        Kind::Record => match record::decode(&payload) {
+            Ok(operation) => Ok(Salvaged::Operation(Box::new(operation))),
+            Err(fault) => Err((fault, Some(payload))),
+        },
         Kind::Letter => {
-            let letter = letter::decode(&payload)?;
+            let letter = letter::decode(&payload).map_err(bare)?;
             let same = letter.id == OperationId(Uuid::from_bytes(first.id));
             same.then(|| Salvaged::Letter(Box::new(letter)))
-                .ok_or(Fault::Checksum)
+                .ok_or((Fault::Checksum, None))
         }
     }
 }

@@ -1,12 +1,15 @@
 //! What the writer thread and everybody else share: the store's reader while it is open, and the numbers.
 //!
-//! Reads hold the lock of the phase for as long as they last, and they are short. Taking it for writing therefore means
-//! that no reader is left, which is what reopening a store demands.
+//! Reads hold the lock of the phase for as long as they last. Taking it for writing therefore means that no reader is
+//! left, which is what reopening a store demands. The store is read on threads that may block; a caller who may not only
+//! [glances](Shared::is_lane_empty) at what is in memory, and never waits for the lock.
 
 use super::engine::{EngineError, Reader};
+use super::lanes::LaneCounts;
 use super::queue::{Counters, Limits};
 use super::watermark::Held;
 use gravity_domain::clock::Timestamp;
+use gravity_domain::id::UserId;
 use gravity_domain::sync::{BufferError, BufferState, BufferStatus};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -35,6 +38,9 @@ pub(super) struct Complaint {
 
 pub(super) struct Shared {
     phase: RwLock<Phase>,
+    /// The phase once more, for those who must not wait for its lock.
+    is_open: AtomicBool,
+    blocks_writes: AtomicBool,
     opened: watch::Sender<bool>,
     limits: Limits,
     count: AtomicU64,
@@ -46,6 +52,8 @@ pub(super) struct Shared {
     appended: AtomicU64,
     drained: AtomicU64,
     complaint: Mutex<Option<Complaint>>,
+    /// What waits in which lane, near enough.
+    pub(super) lanes: LaneCounts,
     /// Something was appended.
     pub(super) arrived: Notify,
 }
@@ -65,6 +73,8 @@ impl Shared {
                 held: Held::UNKNOWN,
                 reason: "not opened yet".into(),
             }),
+            is_open: AtomicBool::new(false),
+            blocks_writes: AtomicBool::new(Held::UNKNOWN.operations),
             opened: watch::Sender::new(false),
             limits,
             count: AtomicU64::new(0),
@@ -76,7 +86,39 @@ impl Shared {
             appended: AtomicU64::new(0),
             drained: AtomicU64::new(0),
             complaint: Mutex::new(None),
+            lanes: LaneCounts::new(),
             arrived: Notify::new(),
+        }
+    }
+
+    /// True when it is known from memory that nothing waits in the lane.
+    pub(super) fn is_lane_empty(&self, user: UserId) -> Result<bool, BufferError> {
+        let is_empty = || self.count.load(SeqCst) == 0 || self.lanes.is_empty(user);
+        self.glance(|held| held.operations, is_empty)
+    }
+
+    /// True when it is known from memory that nothing waits.
+    pub(super) fn is_empty(&self) -> Result<bool, BufferError> {
+        self.glance(|held| held.operations, || self.count.load(SeqCst) == 0)
+    }
+
+    /// True when it is known from memory that there are no dead letters.
+    pub(super) fn has_no_letters(&self) -> Result<bool, BufferError> {
+        self.glance(|held| held.letters, || self.dead.load(SeqCst) == 0)
+    }
+
+    fn glance(
+        &self,
+        may_hold: impl FnOnce(&Held) -> bool,
+        is_empty: impl FnOnce() -> bool,
+    ) -> Result<bool, BufferError> {
+        let Ok(phase) = self.phase.try_read() else {
+            return Ok(false);
+        };
+        match &*phase {
+            Phase::Open { .. } => Ok(is_empty()),
+            Phase::Closed { held, reason } if may_hold(held) => Err(BufferError::Unavailable(reason.clone())),
+            Phase::Closed { .. } => Ok(true),
         }
     }
 
@@ -135,12 +177,16 @@ impl Shared {
     /// Opens the buffer to readers.
     pub(super) fn open(&self, reader: Arc<dyn Reader>, generation: u64) {
         *self.phase.write().unwrap_or_else(PoisonError::into_inner) = Phase::Open { reader, generation };
+        self.blocks_writes.store(false, SeqCst);
+        self.is_open.store(true, SeqCst);
         self.opened.send_replace(true);
     }
 
     /// Closes it; no reader is left when this returns.
     pub(super) fn close(&self, held: Held, reason: &str) {
         self.opened.send_replace(false);
+        self.blocks_writes.store(held.operations, SeqCst);
+        self.is_open.store(false, SeqCst);
         *self.phase.write().unwrap_or_else(PoisonError::into_inner) = Phase::Closed {
             held,
             reason: reason.to_owned(),
@@ -202,10 +248,8 @@ impl Shared {
     }
 
     pub(super) fn status(&self) -> BufferStatus {
-        let (open, blocks_writes) = match &*self.phase.read().unwrap_or_else(PoisonError::into_inner) {
-            Phase::Open { .. } => (true, false),
-            Phase::Closed { held, .. } => (false, held.operations),
-        };
+        let open = self.is_open.load(SeqCst);
+        let blocks_writes = !open && self.blocks_writes.load(SeqCst);
         let (size, bytes) = (self.count.load(SeqCst), self.bytes.load(SeqCst));
         let full = !self.has_room() || size >= self.limits.operations || bytes >= self.limits.bytes;
         let state = match (open, full, size) {

@@ -2,11 +2,12 @@
 
 use super::engine::EngineError;
 use super::open::{close, failed, open_at};
-use super::query;
 use super::queue::{Draft, Limits, Parcelled};
 use super::writer::{End, Store, Writer};
+use super::{query, search};
 use gravity_domain::clock::Timestamp;
 use gravity_domain::sync::DeadLetter;
+use std::collections::HashSet;
 use std::path::Path;
 
 const COPY: usize = 256;
@@ -103,12 +104,18 @@ pub(super) fn copy_all(from: &mut Store, to: &mut Store, now: Timestamp) -> Resu
         let (old_reader, new_reader) = (from.reader.clone(), to.reader.clone());
         let mut broken = Draft::new(&*old_reader, from.counters, Limits::NONE);
         let mut draft = Draft::new(&*new_reader, to.counters, Limits::NONE);
+        let unread = entries.iter().filter(|entry| entry.operation.is_err());
+        let unread: HashSet<u64> = unread.map(|entry| entry.parcel.sequence).collect();
+        let mut found = search::walk(&*old_reader, &unread)?;
         for entry in entries {
+            if let Some(entries) = found.take(entry.parcel.sequence) {
+                broken.know(entry.parcel.sequence, entries);
+            }
             let item = entry
                 .operation
                 .and_then(|it| Parcelled::of(&it).map_err(|fault| fault.to_string()));
             match item {
-                Ok(item) => draft.append(&item).map_err(failed)?,
+                Ok(item) => draft.put_back(&item).map_err(failed)?,
                 Err(reason) => broken.bury(entry.parcel, 0, &reason, now)?,
             }
         }

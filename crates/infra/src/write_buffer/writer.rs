@@ -243,7 +243,7 @@ impl Writer {
         } else {
             Limits {
                 operations: 0,
-                bytes: 0,
+                ..self.shared.limits()
             }
         };
         let mut draft = Draft::new(&*reader, store.counters, limits);
@@ -279,15 +279,18 @@ impl Writer {
     fn commit_draft(
         &mut self,
         store: &mut Store,
-        draft: Draft<'_>,
+        mut draft: Draft<'_>,
         removed: bool,
     ) -> Result<(), EngineError> {
         let was_empty = store.counters.count == 0;
         self.note_held(store, Held::by(&draft.counters))?;
         self.shared.expect(&draft.counters);
+        let left = std::mem::take(&mut draft.left);
+        self.shared.lanes.enter(&draft.entered);
         let started = Instant::now();
         store.commit(draft)?;
         measure::synced(started.elapsed());
+        self.shared.lanes.leave(&left);
         if removed || was_empty {
             self.find_oldest(store)?;
         }

@@ -47,7 +47,7 @@ async fn operations_survive_a_restart_in_order(engine: BufferEngine) {
         .collect();
     assert_eq!(back, operations);
     assert_eq!(buffer.status().size, 50);
-    assert_eq!(buffer.lane_length(user(0)).unwrap(), 17);
+    assert_eq!(buffer.lane_length(user(0)).await.unwrap(), 17);
 }
 
 async fn what_waits_together_is_committed_together(engine: BufferEngine) {
@@ -69,14 +69,23 @@ async fn what_waits_together_is_committed_together(engine: BufferEngine) {
 
 async fn an_empty_buffer_answers_that_nothing_waits(engine: BufferEngine) {
     let buffer = Home::new(engine).open().await;
-    assert_eq!(buffer.lane_length(user(1)).unwrap(), 0);
+    assert_eq!(buffer.lane_length(user(1)).await.unwrap(), 0);
     assert_eq!(
-        buffer.pending_on(user(1), EntityKind::Task, task(1).0).unwrap(),
+        buffer
+            .pending_on(user(1), EntityKind::Task, task(1).0)
+            .await
+            .unwrap(),
         vec![]
     );
-    assert_eq!(buffer.pending_of(user(1), EntityKind::Task).unwrap(), vec![]);
-    assert_eq!(buffer.find(update(user(1), task(1), 1).id).unwrap(), None);
-    assert_eq!(buffer.find_dead(update(user(1), task(1), 1).id).unwrap(), None);
+    assert_eq!(
+        buffer.pending_of(user(1), EntityKind::Task).await.unwrap(),
+        vec![]
+    );
+    assert_eq!(buffer.find(update(user(1), task(1), 1).id).await.unwrap(), None);
+    assert_eq!(
+        buffer.find_dead(update(user(1), task(1), 1).id).await.unwrap(),
+        None
+    );
     assert_eq!(buffer.peek(None, 10).await.unwrap(), vec![]);
     let status = buffer.status();
     assert_eq!(
@@ -92,7 +101,7 @@ async fn an_operation_that_waits_already_is_not_appended_twice(engine: BufferEng
     assert_eq!(again, (Ok(()), Ok(())));
     buffer.append(operation.clone()).await.unwrap();
     assert_eq!(
-        (buffer.status().size, buffer.lane_length(user(1)).unwrap()),
+        (buffer.status().size, buffer.lane_length(user(1)).await.unwrap()),
         (1, 1)
     );
     drain(&buffer).await;
@@ -140,22 +149,28 @@ async fn pending_operations_are_found_by_entity_by_kind_and_by_id(engine: Buffer
         buffer.append(operation.clone()).await.unwrap();
     }
     let named = |pending: Vec<Pending>| pending.into_iter().map(|it| it.operation).collect::<Vec<_>>();
-    let on = buffer.pending_on(user(1), EntityKind::Task, task(2).0).unwrap();
+    let on = buffer
+        .pending_on(user(1), EntityKind::Task, task(2).0)
+        .await
+        .unwrap();
     assert_eq!(named(on), [operations[0].clone(), operations[2].clone()]);
     assert_eq!(
-        named(buffer.pending_of(user(1), EntityKind::Task).unwrap()),
+        named(buffer.pending_of(user(1), EntityKind::Task).await.unwrap()),
         operations[..3]
     );
-    assert_eq!(buffer.pending_of(user(1), EntityKind::Profile).unwrap(), vec![]);
-    let found = buffer.find(operations[3].id).unwrap().unwrap();
+    assert_eq!(
+        buffer.pending_of(user(1), EntityKind::Profile).await.unwrap(),
+        vec![]
+    );
+    let found = buffer.find(operations[3].id).await.unwrap().unwrap();
     assert_eq!(found.operation, operations[3]);
     let entries = all(&buffer).await;
     buffer.remove(vec![entries[0].parcel]).await.unwrap();
     assert_eq!(
-        named(buffer.pending_of(user(1), EntityKind::Task).unwrap()),
+        named(buffer.pending_of(user(1), EntityKind::Task).await.unwrap()),
         operations[1..3]
     );
-    assert_eq!(buffer.lane_length(user(1)).unwrap(), 2);
+    assert_eq!(buffer.lane_length(user(1)).await.unwrap(), 2);
 }
 
 async fn a_record_of_many_parts_comes_back_whole(engine: BufferEngine) {
@@ -297,13 +312,16 @@ async fn a_second_buffer_waits_until_the_first_one_closes(engine: BufferEngine) 
     let refused = second.append(update(user(1), task(1), 0)).await;
     assert!(matches!(refused, Err(BufferError::Unavailable(_))), "{refused:?}");
     assert_eq!(second.status().state, BufferState::Unavailable);
-    assert_eq!(second.lane_length(user(1)), Ok(0));
+    assert_eq!(second.lane_length(user(1)).await, Ok(0));
     first.append(update(user(1), task(1), 1)).await.unwrap();
-    let sees = || matches!(second.lane_length(user(1)), Err(BufferError::Unavailable(_)));
-    until(&second, |_| sees()).await;
+    until(&second, |status| status.blocks_writes).await;
+    assert!(matches!(
+        second.lane_length(user(1)).await,
+        Err(BufferError::Unavailable(_))
+    ));
     first.close().await;
     assert!(second.wait_until_open(Duration::from_secs(20)).await);
-    assert_eq!(second.lane_length(user(1)), Ok(1));
+    assert_eq!(second.lane_length(user(1)).await, Ok(1));
     second.append(update(user(1), task(1), 2)).await.unwrap();
     assert_eq!(ids(&second).await.len(), 2);
 }
@@ -363,6 +381,7 @@ async fn another_engines_operations_are_taken_over(engine: BufferEngine) {
     assert_eq!(
         buffer
             .find_dead(buried.operation.unwrap().id)
+            .await
             .unwrap()
             .unwrap()
             .reason,
@@ -379,7 +398,7 @@ async fn a_closed_buffer_refuses(engine: BufferEngine) {
         Err(BufferError::Unavailable(_))
     ));
     assert!(matches!(
-        buffer.lane_length(user(1)),
+        buffer.lane_length(user(1)).await,
         Err(BufferError::Unavailable(_))
     ));
     assert!(matches!(

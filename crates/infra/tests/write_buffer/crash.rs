@@ -77,7 +77,7 @@ async fn tell_what_is_there(buffer: &DurableBuffer) {
             .for_each(|entry| tell("waits", number(entry.operation.unwrap().id)));
     }
     for lane in 0..LANES {
-        tell("lane", buffer.lane_length(user(u128::from(lane))).unwrap());
+        tell("lane", buffer.lane_length(user(u128::from(lane))).await.unwrap());
     }
     let mut after = None;
     loop {

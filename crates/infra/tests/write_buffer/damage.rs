@@ -96,7 +96,7 @@ async fn a_flipped_bit_in_a_record_costs_that_record_only_and_it_becomes_a_lette
     assert_eq!(letters.len(), 1, "{letters:?}");
     assert_eq!(letters[0].reason, "checksum_mismatch");
     assert!(letters[0].operation.is_none() && letters[0].raw.is_some());
-    assert_eq!(buffer.lane_length(user(2)).unwrap(), 59);
+    assert_eq!(buffer.lane_length(user(2)).await.unwrap(), 59);
     assert_eq!(buffer.status().size, NUMBER - 1);
 }
 
@@ -248,7 +248,7 @@ async fn letters_and_large_records_survive_the_salvage(engine: BufferEngine) {
         .map(|it| it.operation.unwrap())
         .collect();
     assert_eq!(back, operations[1..]);
-    let letter = buffer.find_dead(operations[0].id).unwrap().unwrap();
+    let letter = buffer.find_dead(operations[0].id).await.unwrap().unwrap();
     assert_eq!(letter.reason, "version_mismatch");
 }
 

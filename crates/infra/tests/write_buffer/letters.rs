@@ -28,7 +28,7 @@ async fn a_buried_operation_is_kept_with_its_reason(engine: BufferEngine) {
     buffer.bury(head, 3, "version_mismatch".into()).await.unwrap();
     buffer.close().await;
     let buffer = home.open().await;
-    let letter = buffer.find_dead(operation.id).unwrap().unwrap();
+    let letter = buffer.find_dead(operation.id).await.unwrap().unwrap();
     let inside = letter.operation.unwrap();
     assert_eq!(
         (inside.attempts, inside.last_error.as_deref()),
@@ -41,8 +41,8 @@ async fn a_buried_operation_is_kept_with_its_reason(engine: BufferEngine) {
     );
     assert!(letter.died_at > Timestamp::EPOCH);
     assert_eq!((buffer.status().size, buffer.status().dead_letters), (1, 1));
-    assert_eq!(buffer.lane_length(user(1)).unwrap(), 1);
-    assert_eq!(buffer.find(operation.id).unwrap(), None);
+    assert_eq!(buffer.lane_length(user(1)).await.unwrap(), 1);
+    assert_eq!(buffer.find(operation.id).await.unwrap(), None);
 }
 
 async fn a_retried_operation_goes_to_the_end_of_its_lane_and_is_not_too_old_again(engine: BufferEngine) {
@@ -58,7 +58,7 @@ async fn a_retried_operation_goes_to_the_end_of_its_lane_and_is_not_too_old_agai
     let letter = buffer.retry(first.id).await.unwrap();
     assert_eq!(letter.reason, "expired");
     assert_eq!(ids(&buffer).await, [second.id, first.id]);
-    let again = buffer.find(first.id).unwrap().unwrap().operation;
+    let again = buffer.find(first.id).await.unwrap().unwrap().operation;
     assert_eq!(
         (again.attempts, again.last_error.as_ref(), again.retried),
         (0, None, true)
@@ -70,7 +70,7 @@ async fn a_retried_operation_goes_to_the_end_of_its_lane_and_is_not_too_old_agai
     };
     assert!(policy.is_expired(&second, Timestamp::MAX) && !policy.is_expired(&again, Timestamp::MAX));
     assert_eq!((buffer.status().size, buffer.status().dead_letters), (2, 0));
-    assert_eq!(buffer.find_dead(first.id).unwrap(), None);
+    assert_eq!(buffer.find_dead(first.id).await.unwrap(), None);
 }
 
 async fn a_discarded_letter_is_gone(engine: BufferEngine) {
@@ -135,7 +135,7 @@ async fn a_full_buffer_takes_no_letter_back(engine: BufferEngine) {
     buffer.append(update(user(1), task(1), 2)).await.unwrap();
     assert_eq!(buffer.retry(id).await, Err(BufferError::Full));
     assert_eq!((buffer.status().size, buffer.status().dead_letters), (1, 1));
-    assert!(buffer.find_dead(id).unwrap().is_some());
+    assert!(buffer.find_dead(id).await.unwrap().is_some());
 }
 
 async fn a_letter_of_an_operation_that_waits_again_is_only_let_go(engine: BufferEngine) {
@@ -149,5 +149,5 @@ async fn a_letter_of_an_operation_that_waits_again_is_only_let_go(engine: Buffer
     buffer.append(operation.clone()).await.unwrap();
     buffer.retry(operation.id).await.unwrap();
     assert_eq!((buffer.status().size, buffer.status().dead_letters), (1, 0));
-    assert_eq!(buffer.lane_length(user(1)).unwrap(), 1);
+    assert_eq!(buffer.lane_length(user(1)).await.unwrap(), 1);
 }

@@ -100,8 +100,11 @@ async fn compare(buffer: &DurableBuffer, model: &Model) {
                 .collect()
         };
         assert_eq!(of(&found), of(&expected));
-        assert_eq!(buffer.lane_length(user(lane)).unwrap(), of(&found).len() as u64);
-        let pending = buffer.pending_of(user(lane), EntityKind::Task).unwrap();
+        assert_eq!(
+            buffer.lane_length(user(lane)).await.unwrap(),
+            of(&found).len() as u64
+        );
+        let pending = buffer.pending_of(user(lane), EntityKind::Task).await.unwrap();
         let pending: Vec<_> = pending.into_iter().map(|it| it.operation).collect();
         let accepted: Vec<_> = model
             .waiting

@@ -112,6 +112,7 @@ fn buffer_settings(config: &BufferConfig) -> BufferSettings {
     BufferSettings {
         engine: config.engine,
         max_operations: config.max_size,
+        max_per_user: config.max_per_user,
         max_bytes: config.max_bytes,
         min_free_bytes: config.min_free_bytes.min(disk / 10),
         reserve_bytes: config.reserve_bytes.min(disk / 20),

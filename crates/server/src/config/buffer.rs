@@ -9,7 +9,7 @@ use std::time::Duration;
 /// |---|---|
 /// | `path` | a directory on a local disk, one process only; unwritable or on a lost volume breaks the promise that 202 is durable |
 /// | `engine` | `sled` or `redb`; after a change, what waits in the other is taken over |
-/// | `max_size`, `max_bytes` | operations and bytes it holds; beyond, writes answer 503 `buffer_full`. More than the disk has: full earlier |
+/// | `max_size`, `max_per_user`, `max_bytes` | operations, those of one user, and bytes it holds; beyond, writes answer 503 `buffer_full`. More than the disk has: full earlier |
 /// | `min_free_bytes`, `reserve_bytes` | free disk space below which it takes no more, and space set aside to open and drain on a full disk; too much takes nothing |
 /// | `retention_hours` | older operations are parked as dead letters; shorter than an outage parks what could be applied |
 /// | `sync_interval_seconds` | the drain looks at least this often; it wakes on its own, so this is a safety net |
@@ -23,6 +23,8 @@ pub struct BufferConfig {
     pub engine: BufferEngine,
     /// Operations it holds at most.
     pub max_size: u64,
+    /// Operations of one user that it holds at most.
+    pub max_per_user: u64,
     /// Bytes it holds at most.
     pub max_bytes: u64,
     /// Disk space it leaves free, at most a tenth of the file system.
@@ -48,6 +50,7 @@ impl BufferConfig {
                 &[("sled", BufferEngine::Sled), ("redb", BufferEngine::Redb)],
             ),
             max_size: reader.number("buffer.max_size", 1..=1_000_000_000),
+            max_per_user: reader.number("buffer.max_per_user", 1..=1_000_000_000),
             max_bytes: reader.number("buffer.max_bytes", 4_096..=1 << 44),
             min_free_bytes: reader.number("buffer.min_free_bytes", 0..=1 << 44),
             reserve_bytes: reader.number("buffer.reserve_bytes", 1 << 20..=1 << 34),

@@ -36,6 +36,7 @@ pub const SHORT_NAMES: &[(&str, &str)] = &[
     ("BUFFER_PATH", "buffer.path"),
     ("BUFFER_ENGINE", "buffer.engine"),
     ("BUFFER_MAX_SIZE", "buffer.max_size"),
+    ("BUFFER_MAX_PER_USER", "buffer.max_per_user"),
     ("BUFFER_MAX_BYTES", "buffer.max_bytes"),
     ("BUFFER_RETENTION_HOURS", "buffer.retention_hours"),
     ("SYNC_INTERVAL_SECONDS", "buffer.sync_interval_seconds"),

@@ -22,7 +22,7 @@ impl GetOperation {
     /// # Errors
     /// [`ReadError::NotFound`], or [`ReadError::Unknown`] when it is not here and Postgres cannot be asked.
     pub async fn run(&self, user: UserId, id: OperationId) -> Result<OperationReport, ReadError> {
-        if let Some(held) = self.held(id)? {
+        if let Some(held) = self.held(id).await? {
             return owned(user, held);
         }
         if self.ports.breaker.allows_reads() {
@@ -37,17 +37,17 @@ impl GetOperation {
 
     /// What the buffer holds of it. An admin's retry moves it from the dead letters to those that wait: who found it in
     /// neither may have looked in each at the wrong moment, and looks once more.
-    fn held(&self, id: OperationId) -> Result<Option<(UserId, OperationReport)>, ReadError> {
+    async fn held(&self, id: OperationId) -> Result<Option<(UserId, OperationReport)>, ReadError> {
         let buffer = &self.ports.buffer;
         let pending = |found: Pending| report(&found.operation, OperationState::Pending, None);
-        if let Some(found) = buffer.find(id)? {
+        if let Some(found) = buffer.find(id).await? {
             return Ok(Some(pending(found)));
         }
-        if let Some(letter) = buffer.find_dead(id)? {
+        if let Some(letter) = buffer.find_dead(id).await? {
             let operation = letter.operation.as_ref().ok_or(ReadError::NotFound)?;
             return Ok(Some(report(operation, OperationState::Dead, Some(letter.reason))));
         }
-        Ok(buffer.find(id)?.map(pending))
+        Ok(buffer.find(id).await?.map(pending))
     }
 }
 

@@ -76,7 +76,7 @@ impl<E: Entity> EntityReader<E> {
         id: Uuid,
         source: Source,
     ) -> Result<(Found<E>, Freshness), ReadError> {
-        let pending = self.buffer.pending_on(user, E::KIND, id)?;
+        let pending = self.buffer.pending_on(user, E::KIND, id).await?;
         let (base, freshness) = self.base(user, id, source).await?;
         if pending.is_empty() {
             return Ok((base, freshness));

@@ -82,7 +82,7 @@ impl ListTasks {
         limit: PageLimit,
     ) -> Result<Read<Page<Listed>>, ReadError> {
         self.warmer.touch(user);
-        let pending = by_entity(self.buffer.pending_of(user, EntityKind::Task)?);
+        let pending = by_entity(self.buffer.pending_of(user, EntityKind::Task).await?);
         let removable = pending
             .values()
             .filter(|operations| !is_created_here(operations))

@@ -328,7 +328,7 @@ impl WriteBuffer for Memory {
         Ok(())
     }
 
-    fn lane_length(&self, user: UserId) -> Result<u64, BufferError> {
+    async fn lane_length(&self, user: UserId) -> Result<u64, BufferError> {
         self.buffer()?;
         Ok(self
             .pending
@@ -339,15 +339,15 @@ impl WriteBuffer for Memory {
             .count() as u64)
     }
 
-    fn pending_on(&self, user: UserId, entity: EntityKind, id: Uuid) -> Result<Vec<Pending>, BufferError> {
-        let of_kind = self.pending_of(user, entity)?;
+    async fn pending_on(&self, user: UserId, entity: EntityKind, id: Uuid) -> Result<Vec<Pending>, BufferError> {
+        let of_kind = self.pending_of(user, entity).await?;
         Ok(of_kind
             .into_iter()
             .filter(|pending| pending.operation.entity_id() == id)
             .collect())
     }
 
-    fn pending_of(&self, user: UserId, entity: EntityKind) -> Result<Vec<Pending>, BufferError> {
+    async fn pending_of(&self, user: UserId, entity: EntityKind) -> Result<Vec<Pending>, BufferError> {
         self.buffer()?;
         let pending = self.pending.lock().unwrap();
         let numbered = (1..).zip(pending.iter().cloned());
@@ -357,7 +357,7 @@ impl WriteBuffer for Memory {
             .collect())
     }
 
-    fn find(&self, id: OperationId) -> Result<Option<Pending>, BufferError> {
+    async fn find(&self, id: OperationId) -> Result<Option<Pending>, BufferError> {
         self.buffer()?;
         let pending = self.pending.lock().unwrap();
         let found = pending.iter().find(|operation| operation.id == id).cloned();
@@ -367,7 +367,7 @@ impl WriteBuffer for Memory {
         }))
     }
 
-    fn find_dead(&self, id: OperationId) -> Result<Option<DeadLetter>, BufferError> {
+    async fn find_dead(&self, id: OperationId) -> Result<Option<DeadLetter>, BufferError> {
         self.buffer()?;
         Ok(self.dead.lock().unwrap().get(&id).cloned())
     }

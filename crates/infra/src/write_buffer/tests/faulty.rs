@@ -215,8 +215,10 @@ async fn a_commit_that_failed_after_it_was_written_leaves_no_doubt_in_the_counts
     let bench = Bench::new(engine).await;
     bench.fail(Fault::Commit(EngineError::Failed("I/O error".into()), true));
     assert!(bench.append(1).await.is_err());
-    let lane = || bench.buffer.lane_length(user(1));
-    bench.until(|_| lane() == Ok(1)).await;
+    bench
+        .until(|status| (status.state, status.size) == (BufferState::Processing, 1))
+        .await;
+    assert_eq!(bench.buffer.lane_length(user(1)).await, Ok(1));
     bench.append_at_last(1).await;
     assert_eq!(
         (bench.buffer.status().size, bench.size_after_reading().await),
@@ -269,7 +271,7 @@ async fn damage_met_while_reading_is_repaired_from_the_files(engine: BufferEngin
     bench.append_at_last(20).await;
     assert_eq!(bench.size_after_reading().await, 21);
     assert_eq!(bench.damaged_copies(), 1);
-    assert_eq!(bench.buffer.lane_length(user(0)).unwrap(), 7);
+    assert_eq!(bench.buffer.lane_length(user(0)).await.unwrap(), 7);
 }
 
 async fn a_store_that_keeps_panicking_is_taken_for_damaged(engine: BufferEngine) {
@@ -299,7 +301,7 @@ async fn while_it_cannot_be_opened_only_what_may_be_in_it_is_refused(engine: Buf
         .until(|status| status.state == BufferState::Unavailable)
         .await;
     assert!(matches!(
-        bench.buffer.lane_length(user(1)),
+        bench.buffer.lane_length(user(1)).await,
         Err(BufferError::Unavailable(_))
     ));
     assert!(matches!(
@@ -320,6 +322,6 @@ async fn while_it_cannot_be_opened_only_what_may_be_in_it_is_refused(engine: Buf
     bench
         .until(|status| status.state == BufferState::Unavailable)
         .await;
-    assert_eq!(bench.buffer.lane_length(user(1)), Ok(0));
-    assert!(bench.buffer.find_dead(id).is_err());
+    assert_eq!(bench.buffer.lane_length(user(1)).await, Ok(0));
+    assert!(bench.buffer.find_dead(id).await.is_err());
 }
