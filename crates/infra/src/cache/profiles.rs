@@ -1,4 +1,7 @@
 //! The last known profiles.
+//!
+//! Learning and forgetting go through the cache's one entry operation (`compute`), which takes turns per user: what was
+//! judged good before a forgetting is in the cache before it, and goes with it.
 
 use gravity_domain::id::UserId;
 use gravity_domain::profile::Profile;
@@ -34,7 +37,7 @@ impl KnownProfiles {
     /// Forgets a profile that may be out of date.
     pub fn forget(&self, user: UserId) {
         self.forgotten.fetch_add(1, Ordering::SeqCst);
-        self.profiles.invalidate(&user);
+        self.profiles.entry(user).and_compute_with(|_| Op::Remove);
     }
 
     fn put(&self, profile: Profile, is_good: impl Fn() -> bool) {
@@ -107,5 +110,36 @@ mod tests {
         assert_eq!(known.find(id, id.0), Found::Unknown);
         known.learn_read(profile(4), known.mark(id));
         assert_eq!(known.find(id, id.0), Found::Known(profile(4)));
+    }
+
+    #[test]
+    fn a_profile_that_is_being_learnt_while_it_is_forgotten_does_not_come_back() {
+        use std::sync::mpsc::channel;
+        let known = KnownProfiles::new(10);
+        let id = profile(1).id;
+        let ((begun, has_begun), (let_go, go_on), (forgot, forgotten)) = (channel(), channel(), channel());
+        std::thread::scope(|threads| {
+            let cache = &known;
+            threads.spawn(move || {
+                cache.put(profile(1), || {
+                    begun.send(()).unwrap();
+                    go_on.recv().unwrap();
+                    true
+                });
+            });
+            has_begun.recv().unwrap();
+            threads.spawn(move || {
+                cache.forget(id);
+                forgot.send(()).unwrap();
+            });
+            // It has to wait; were it to end, that would be before the profile is put.
+            assert!(
+                forgotten
+                    .recv_timeout(std::time::Duration::from_millis(50))
+                    .is_err()
+            );
+            let_go.send(()).unwrap();
+        });
+        assert_eq!(known.find(id, id.0), Found::Unknown);
     }
 }

@@ -1,4 +1,12 @@
 //! The last known tasks of each user.
+//!
+//! Everything that changes or forgets what is known of a user goes through the cache's one entry operation (`compute`), which
+//! takes turns per user. What is put back is therefore never older than what another has learnt or forgotten meanwhile, as it
+//! would be beside a plain removal or a plain "get or insert", which take no turn.
+//!
+//! A forgotten user leaves no trace but the ticks, which go on: whoever marked before it finds a later tick of birth, and
+//! what was read is not taken. Own writes need no mark: a user's writes take turns on a node, the last of them until
+//! its row is learnt, and the drain learns and forgets in one task. So none that is older comes after the forgetting.
 
 use super::known_tasks::{KnownTasks, RowLimits};
 use gravity_domain::id::UserId;
@@ -6,6 +14,7 @@ use gravity_domain::page::PageKey;
 use gravity_domain::sync::Found;
 use gravity_domain::sync::ports::EntityCache;
 use gravity_domain::task::{KnownPage, Task, TaskCache, TaskFilter};
+use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,7 +86,7 @@ impl CachedTasks {
 
     /// Forgets all that is known of a user's tasks. Pages that are being read meanwhile will not be taken.
     pub fn forget(&self, user: UserId) {
-        self.users.invalidate(&user);
+        self.users.entry(user).and_compute_with(|_| Op::Remove);
     }
 
     fn tick(&self) -> u64 {
@@ -111,7 +120,11 @@ impl EntityCache<Task> for CachedTasks {
 
     fn mark(&self, user: UserId) -> u64 {
         // From here on, what is learnt of the user is kept, or its loss shows in the horizon.
-        self.users.get_with(user, || self.fresh());
+        if !self.users.contains_key(&user) {
+            self.users
+                .entry(user)
+                .and_upsert_with(|known| known.map_or_else(|| self.fresh(), moka::Entry::into_value));
+        }
         self.ticks.load(Ordering::SeqCst)
     }
 

@@ -322,3 +322,64 @@ fn a_row_read_before_its_list_was_forgotten_does_not_come_back() {
     cache.learn_read(task(1, 2), cache.mark(USER));
     assert_eq!(cache.find(USER, task(1, 1).id.0), Found::Known(task(1, 2)));
 }
+
+#[test]
+fn a_row_that_is_being_learnt_while_its_list_is_forgotten_does_not_come_back() {
+    use std::sync::mpsc::channel;
+    let known = cache(500);
+    known.learn(task(1, 1));
+    let ((begun, has_begun), (let_go, go_on), (forgot, forgotten)) = (channel(), channel(), channel());
+    std::thread::scope(|threads| {
+        let cache = &known;
+        threads.spawn(move || {
+            cache.change(USER, |known, tick| {
+                known.learn(task(2, 1), tick);
+                begun.send(()).unwrap();
+                go_on.recv().unwrap();
+            });
+        });
+        has_begun.recv().unwrap();
+        threads.spawn(move || {
+            cache.forget(USER);
+            forgot.send(()).unwrap();
+        });
+        // It has to wait; were it to end, that would be before the row is put.
+        assert!(
+            forgotten
+                .recv_timeout(std::time::Duration::from_millis(50))
+                .is_err()
+        );
+        let_go.send(()).unwrap();
+    });
+    for n in [1, 2] {
+        assert_eq!(known.find(USER, task(n, 1).id.0), Found::Unknown);
+    }
+}
+
+#[test]
+fn a_mark_waits_for_what_is_being_learnt_and_keeps_it() {
+    use std::sync::mpsc::channel;
+    let known = cache(500);
+    let ((begun, has_begun), (let_go, go_on), (marked, has_marked)) = (channel(), channel(), channel());
+    std::thread::scope(|threads| {
+        let cache = &known;
+        threads.spawn(move || {
+            cache.change(USER, |known, tick| {
+                known.learn(task(1, 2), tick);
+                begun.send(()).unwrap();
+                go_on.recv().unwrap();
+            });
+        });
+        has_begun.recv().unwrap();
+        threads.spawn(move || marked.send(cache.mark(USER)).unwrap());
+        assert!(
+            has_marked
+                .recv_timeout(std::time::Duration::from_millis(50))
+                .is_err()
+        );
+        let_go.send(()).unwrap();
+        let mark = has_marked.recv().unwrap();
+        cache.learn_read(task(1, 1), mark);
+    });
+    assert_eq!(known.find(USER, task(1, 1).id.0), Found::Known(task(1, 2)));
+}
