@@ -5,6 +5,7 @@ use super::rate::Rate;
 use super::{ProcessorPorts, ProcessorSettings};
 use crate::monitor::StoreState;
 use futures_util::FutureExt as _;
+use gravity_domain::sync::BufferError;
 use gravity_domain::sync::policy::RetryPolicy;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -15,6 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the breaker is asked again while it holds writes back, should nobody tell of a change.
 const LOOK: Duration = Duration::from_secs(1);
+/// While the buffer has never been read, so long is a buffer that is not open no trouble: it opens beside the drain.
+const OPENING: Duration = Duration::from_secs(10);
+/// Failures are not counted any further meanwhile, so that the drain looks again soon.
+const OPENING_FAILURES: u32 = 2;
 /// A run that lasts longer than this was a good one: the next panic is the first of a series.
 const GOOD_RUN: Duration = Duration::from_secs(60);
 
@@ -132,6 +137,9 @@ pub(super) async fn supervise(
 
 async fn run(drain: &mut Drain, signals: &mut Signals, rate: &Rate) {
     let mut failures = 0;
+    let mut told = false;
+    let mut has_read = false;
+    let began = Instant::now();
     while !signals.stop.is_cancelled() {
         signals.gather();
         if !drain.ports.breaker.allows_writes() {
@@ -143,14 +151,15 @@ async fn run(drain: &mut Drain, signals: &mut Signals, rate: &Rate) {
         }
         let outcome = drain.cycle().await;
         metrics::gauge!("gravity_drain_rate").set(rate.per_second());
+        if outcome.is_ok() {
+            (failures, told, has_read) = (0, false, true);
+        }
         match outcome {
             Ok(Progress::Some) => {
-                failures = 0;
                 // A batch may have come without a single wait.
                 tokio::task::yield_now().await;
             }
             Ok(Progress::Nothing) => {
-                failures = 0;
                 drain.note_end();
                 if drain.is_done() {
                     signals.answer(true);
@@ -160,9 +169,15 @@ async fn run(drain: &mut Drain, signals: &mut Signals, rate: &Rate) {
                 }
             }
             Err(trouble) => {
-                tell(&trouble, failures);
+                let unopened = matches!(trouble, Trouble::Buffer(BufferError::Unavailable(_)));
+                let opening = unopened && !has_read && began.elapsed() < OPENING;
+                tell(&trouble, !told && !opening);
+                told |= !opening;
                 let wait = drain.settings.backoff.wait_ms(failures, rand::random());
                 failures = failures.saturating_add(1);
+                if opening {
+                    failures = failures.min(OPENING_FAILURES);
+                }
                 signals.back_off(Duration::from_millis(wait)).await;
             }
         }
@@ -172,16 +187,16 @@ async fn run(drain: &mut Drain, signals: &mut Signals, rate: &Rate) {
         drain.finish_removal().await
     };
     if let Err(trouble) = ended.await {
-        tell(&trouble, 0);
+        tell(&trouble, true);
     }
 }
 
 /// The first of a series for everybody, the others for those who look closer.
-fn tell(trouble: &Trouble, failures: u32) {
+fn tell(trouble: &Trouble, aloud: bool) {
     let cause = std::error::Error::source(trouble).map(ToString::to_string);
-    if failures == 0 {
+    if aloud {
         tracing::warn!(error = %trouble, cause, "the drain backs off");
     } else {
-        tracing::debug!(error = %trouble, cause, failures, "the drain backs off");
+        tracing::debug!(error = %trouble, cause, "the drain backs off");
     }
 }
