@@ -17,6 +17,9 @@ pub(crate) mod values;
 
 pub use connect::connect;
 pub use error::{QueryError, Refusal, refusal};
-pub use migrate::{MigrateError, Migrated, latest_version, migrate, schema_digest};
+pub use migrate::{
+    LOCK_PATIENCE, MigrateError, Migrated, STATEMENT_LIMIT, Schema, TABLE_LOCK_LIMIT, latest_version, look,
+    migrate, migrate_within, schema_digest,
+};
 pub use pool::{Pool, PoolStatus, Session};
 pub use settings::{PostgresAddress, PostgresSettings, Secret, SettingsError, TlsMode};
