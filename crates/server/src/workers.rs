@@ -1,9 +1,11 @@
-//! Scheduled work: the drain's safety net, purges, and the upkeep of metrics.
+//! Scheduled work: the drain's safety net, purges, and the upkeep of metrics, of the pool and of the clock.
 //!
 //! A run that is due while the one before still works is skipped. Purges hold an advisory lock, so one node at a time does
 //! them. Everything here may be skipped or repeated without harm.
 
+use gravity_domain::clock::{HybridClock, RESERVE_EVERY_MS};
 use gravity_domain::sync::ports::Breaker;
+use gravity_infra::monitor::StoreState;
 use gravity_infra::postgres::Pool;
 use gravity_infra::processor::ProcessorHandle;
 use gravity_infra::sync::RowsPurge;
@@ -13,7 +15,11 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+use tokio_util::sync::CancellationToken;
 
 /// Seconds field first. Not on the hour, when everybody's jobs run.
 const HOURLY: &str = "0 17 * * * *";
@@ -28,8 +34,12 @@ pub struct Work {
     pub purge: RowsPurge,
     /// Whether Postgres is worth trying.
     pub breaker: Arc<dyn Breaker>,
-    /// Its status goes into the metrics.
+    /// Its status goes into the metrics, and its connections go with the outage that they may have died in.
     pub pool: Pool,
+    /// Tells of outages of Postgres.
+    pub postgres: watch::Receiver<StoreState>,
+    /// Has its stamps reserved ahead.
+    pub clock: Arc<HybridClock>,
     /// The recorder that wants upkeep.
     pub recorder: PrometheusHandle,
     /// How long tombstones are kept.
@@ -40,8 +50,12 @@ pub struct Work {
     pub sync_interval: Duration,
 }
 
-/// The running schedule.
-pub struct Workers(JobScheduler);
+/// The running schedule, and what goes on beside it.
+pub struct Workers {
+    scheduler: JobScheduler,
+    stop: CancellationToken,
+    beside: [JoinHandle<()>; 2],
+}
 
 impl Workers {
     /// Starts all jobs on the current runtime.
@@ -63,18 +77,53 @@ impl Workers {
             std::future::ready(())
         };
         scheduler.add(every(UPKEEP, upkeep)?).await?;
+        let stop = CancellationToken::new();
+        let fresh = keep_fresh(work.pool.clone(), work.postgres.clone());
+        let ahead = reserve_ahead(Arc::clone(&work.clock), stop.clone());
+        let beside = [tokio::spawn(fresh), tokio::spawn(ahead)];
         scheduler.add(hourly(move || purge(work.clone()))?).await?;
         scheduler.start().await?;
-        Ok(Self(scheduler))
+        Ok(Self {
+            scheduler,
+            stop,
+            beside,
+        })
     }
 
-    /// No job begins any more.
+    /// No job begins any more, and no stamps are reserved.
     pub async fn stop(mut self) {
-        if let Err(error) = self.0.shutdown().await {
+        self.stop.cancel();
+        let [fresh, ahead] = self.beside;
+        fresh.abort();
+        // A panic has been told of.
+        let _ = ahead.await;
+        if let Err(error) = self.scheduler.shutdown().await {
             tracing::warn!(
                 error = &error as &dyn Error,
                 "the scheduler did not stop in order"
             );
+        }
+    }
+}
+
+/// Closes the pooled connections whenever Postgres goes, comes back, or takes no more writes: those of the time before may
+/// have died unseen, or lead to what is a standby now.
+async fn keep_fresh(pool: Pool, mut postgres: watch::Receiver<StoreState>) {
+    while postgres.changed().await.is_ok() {
+        pool.clear();
+    }
+}
+
+/// Has stamps reserved where a synced write keeps nobody waiting.
+async fn reserve_ahead(clock: Arc<HybridClock>, stop: CancellationToken) {
+    let mut ticks = interval(Duration::from_millis(RESERVE_EVERY_MS));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        if clock.wants_reservation() {
+            let clock = Arc::clone(&clock);
+            if let Err(error) = spawn_blocking(move || clock.reserve_ahead()).await {
+                tracing::error!(error = &error as &dyn Error, "stamps could not be reserved ahead");
+            }
         }
     }
 }
@@ -162,8 +211,78 @@ fn note(what: &'static str, result: Result<u64, gravity_domain::error::StoreErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
+    use gravity_domain::clock::{NodeId, StampStore, Timestamp, WallClock};
+    use gravity_infra::monitor::Condition;
+    use gravity_infra::postgres::PostgresSettings;
+    use gravity_test_support::services::Postgres;
+    use std::sync::atomic::{AtomicU64, AtomicUsize};
+    use tokio::runtime::Handle;
     use tokio::sync::Notify;
+
+    async fn until(mut is_so: impl FnMut() -> bool) {
+        let patience = Duration::from_secs(10);
+        let waiting = async {
+            while !is_so() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(patience, waiting)
+            .await
+            .expect("it never was");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_connection_of_before_an_outage_is_used_after_it() {
+        let server = Postgres::start_private().unwrap();
+        let settings = PostgresSettings::from_url(server.url("postgres"));
+        let pool = Pool::new(&settings, Handle::current()).unwrap();
+        let state = |condition| StoreState {
+            condition,
+            last_check: None,
+            since: Timestamp::EPOCH,
+        };
+        let up = state(Condition::Up {
+            latency: Duration::ZERO,
+        });
+        let (tell, postgres) = watch::channel(up);
+        let keeping = tokio::spawn(keep_fresh(pool.clone(), postgres));
+        pool.execute("test", "SELECT 1", &[]).await.unwrap();
+        assert_eq!(pool.status().size, 1);
+        tell.send_replace(state(Condition::Down { reason: "timeout" }));
+        until(|| pool.status().size == 0).await;
+        pool.execute("test", "SELECT 1", &[]).await.unwrap();
+        tell.send_replace(up);
+        until(|| pool.status().size == 0).await;
+        keeping.abort();
+    }
+
+    struct Wall(AtomicU64);
+    impl WallClock for Wall {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(i64::try_from(self.0.load(Ordering::SeqCst)).unwrap())
+        }
+    }
+
+    #[derive(Default)]
+    struct Kept(AtomicU64);
+    impl StampStore for Kept {
+        fn reserve(&self, ceiling_ms: u64) {
+            self.0.store(ceiling_ms, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn stamps_are_reserved_before_somebody_needs_them_until_the_end() {
+        let (wall, kept) = (Arc::new(Wall(5_000.into())), Arc::new(Kept::default()));
+        let clock = HybridClock::new(NodeId(1), 0, 1_000, wall.clone(), kept.clone());
+        let (clock, stop) = (Arc::new(clock), CancellationToken::new());
+        clock.stamp();
+        wall.0.store(5_700, Ordering::SeqCst);
+        let reserving = tokio::spawn(reserve_ahead(Arc::clone(&clock), stop.clone()));
+        until(|| kept.0.load(Ordering::SeqCst) == 6_700).await;
+        stop.cancel();
+        reserving.await.unwrap();
+    }
 
     #[tokio::test]
     async fn a_run_that_is_due_while_the_one_before_works_is_skipped() {

@@ -141,7 +141,7 @@ impl App {
                 deadline: config.database.write_deadline,
             },
         };
-        let workers = start_workers(&config, &stores, &processor, recorder, &handle)?;
+        let workers = start_workers(&config, &stores, &processor, &clock, recorder, &handle)?;
         Ok(Self {
             io,
             state: web::Data::new(state),
@@ -330,6 +330,7 @@ fn start_workers(
     config: &Config,
     stores: &Stores,
     processor: &Arc<ProcessorHandle>,
+    clock: &Arc<HybridClock>,
     recorder: PrometheusHandle,
     handle: &Handle,
 ) -> Result<Workers, BuildError> {
@@ -338,6 +339,8 @@ fn start_workers(
         purge: RowsPurge::new(stores.pool.clone()),
         breaker: Arc::clone(&stores.breaker),
         pool: stores.pool.clone(),
+        postgres: stores.connections.postgres.subscribe(),
+        clock: Arc::clone(clock),
         recorder,
         tombstone_retention: config.database.tombstone_retention,
         applied_retention: config.database.applied_operations_retention,
