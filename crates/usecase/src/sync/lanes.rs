@@ -2,8 +2,8 @@
 //! acknowledged is one order. Locks are striped, which bounds memory; two users on one stripe only wait a little.
 
 use gravity_domain::id::UserId;
-use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::Instant;
 
 const STRIPES: usize = 4_096;
 
@@ -15,12 +15,12 @@ impl Lanes {
         Self((0..STRIPES).map(|_| Mutex::new(())).collect())
     }
 
-    /// Waits for the user's turn, at most `patience`.
-    pub(super) async fn enter(&self, user: UserId, patience: Duration) -> Option<MutexGuard<'_, ()>> {
+    /// Waits for the user's turn until `deadline`.
+    pub(super) async fn enter(&self, user: UserId, deadline: Instant) -> Option<MutexGuard<'_, ()>> {
         let stripe = &self.0[stripe_of(user)];
         match stripe.try_lock() {
             Ok(turn) => Some(turn),
-            Err(_) => tokio::time::timeout(patience, stripe.lock()).await.ok(),
+            Err(_) => tokio::time::timeout_at(deadline, stripe.lock()).await.ok(),
         }
     }
 }
@@ -35,14 +35,17 @@ fn stripe_of(user: UserId) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_second_write_of_the_same_user_waits_and_gives_up_in_time() {
         let lanes = Lanes::new();
         let user = UserId::random();
-        let turn = lanes.enter(user, Duration::ZERO).await.unwrap();
-        assert!(lanes.enter(user, Duration::from_millis(1)).await.is_none());
+        let turn = lanes.enter(user, Instant::now()).await.unwrap();
+        let soon = Instant::now() + Duration::from_millis(1);
+        assert!(lanes.enter(user, soon).await.is_none());
+        assert_eq!(Instant::now(), soon);
         drop(turn);
-        assert!(lanes.enter(user, Duration::ZERO).await.is_some());
+        assert!(lanes.enter(user, soon).await.is_some());
     }
 }

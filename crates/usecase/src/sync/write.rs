@@ -9,12 +9,15 @@
 //!    version are then judged on what is known, and what is not known is refused, never accepted blindly.
 //!
 //! A write runs in a task of its own: a client that goes away half-way leaves no statement without a reader and no
-//! lane half-entered.
+//! lane half-entered. All of it shares the request's deadline: the wait for the turn and every call to Postgres end with
+//! four fifths of it, and the rest is for the append. When that has not come back in time the answer is 503; the task goes
+//! on and keeps the turn until it knows, so that no later write of the user overtakes.
 
 use super::lanes::Lanes;
 use super::overlay::{EntityReader, Source};
 use super::recent::{Answer, Recent};
 use gravity_domain::clock::{Hlc, HybridClock};
+use gravity_domain::deadline::{self, Deadline};
 use gravity_domain::error::StoreError;
 use gravity_domain::id::{OperationId, UserId};
 use gravity_domain::sync::ports::WritePorts;
@@ -24,6 +27,7 @@ use gravity_domain::sync::{
 };
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// How often a direct write is stamped again because the row's stamps were ahead.
 const MAX_RESTAMPS: usize = 3;
@@ -64,7 +68,7 @@ pub struct Written<E> {
 /// Settings of the write path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WriteSettings {
-    /// How long a write waits for the user's turn before it is refused with 503.
+    /// How long a write may take that is not made for a request with a deadline of its own.
     pub deadline: Duration,
 }
 
@@ -134,15 +138,23 @@ impl Writer {
             retried: false,
         };
         let (writer, reader) = (Arc::clone(self), Arc::clone(reader));
-        let task = tokio::spawn(async move {
-            let result = writer.take_turn(operation, &reader, request.must_commit).await;
+        let deadline = deadline::current()
+            .unwrap_or_else(|| Deadline::of(Instant::now().into_std(), self.settings.deadline));
+        let task = tokio::spawn(deadline::within(deadline, async move {
+            let result = writer
+                .take_turn(operation, &reader, request.must_commit, deadline)
+                .await;
             count(&result);
             result
-        });
-        match task.await {
-            Ok(result) => result,
-            Err(failure) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
-            Err(_) => Err(WriteError::Unknown),
+        }));
+        match timeout_at(Instant::from_std(deadline.for_answer()), task).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(failure)) if failure.is_panic() => std::panic::resume_unwind(failure.into_panic()),
+            Ok(Err(_)) => Err(WriteError::Unknown),
+            Err(_) => {
+                metrics::counter!("gravity_writes_late_total").increment(1);
+                Err(WriteError::Unknown)
+            }
         }
     }
 
@@ -151,20 +163,22 @@ impl Writer {
         mut operation: Operation,
         reader: &EntityReader<E>,
         must_commit: bool,
+        deadline: Deadline,
     ) -> Result<Written<E>, WriteError> {
-        let turn = self.lanes.enter(operation.user_id, self.settings.deadline).await;
+        let patience = Instant::from_std(deadline.for_stores());
+        let turn = self.lanes.enter(operation.user_id, patience).await;
         let Some(_turn) = turn else {
             return Err(WriteError::Unknown);
         };
         if let Some(fingerprint) = operation.replay.as_ref().map(|replay| replay.fingerprint)
-            && let Some(answer) = self.first_answer(operation.id, fingerprint)?
+            && let Some(answer) = self.first_answer(operation.id, fingerprint).await?
         {
             return Ok(answer);
         }
         let mut source = Source::StoreFirst;
         // A lane that cannot be looked into may hold what this write must not overtake, what it changes, or its own first
         // attempt: nothing can be said then.
-        let is_lane_empty = self.ports.buffer.lane_length(operation.user_id)? == 0;
+        let is_lane_empty = self.ports.buffer.lane_length(operation.user_id).await? == 0;
         if is_lane_empty && self.ports.breaker.allows_writes() {
             match self.commit(&mut operation, reader).await {
                 Direct::Answered(result) => return result,
@@ -214,7 +228,7 @@ impl Writer {
 
     /// The answer that an earlier request with the same key got, from memory or from the buffer. Postgres gives the
     /// older ones, as [`Verdict::Duplicate`].
-    fn first_answer<E: Entity>(
+    async fn first_answer<E: Entity>(
         &self,
         id: OperationId,
         fingerprint: Fingerprint,
@@ -233,6 +247,7 @@ impl Writer {
             .ports
             .buffer
             .find(id)
+            .await
             .ok()
             .flatten()
             .map(|pending| pending.operation);
@@ -242,6 +257,7 @@ impl Writer {
                 .ports
                 .buffer
                 .find_dead(id)
+                .await
                 .ok()
                 .flatten()
                 .and_then(|letter| letter.operation),

@@ -1,0 +1,158 @@
+//! What a client gets that sends a write again.
+
+use super::*;
+
+#[tokio::test]
+async fn what_is_known_is_forgotten_when_another_node_committed_the_same_operation() {
+    let user = UserId::random();
+    let mut world = World::new(true).lane(0).cached(Found::Unknown);
+    world.buffer.expect_find().returning(|_| Ok(None));
+    world.store.expect_apply().returning(|operation| {
+        let Verdict::Applied(first) = applied(operation, None) else {
+            panic!("applied is applied")
+        };
+        Ok(Verdict::Duplicate(AppliedRecord {
+            id: operation.id,
+            user_id: operation.user_id,
+            entity: operation.entity(),
+            entity_id: operation.entity_id(),
+            kind: operation.kind(),
+            accepted_at: operation.accepted_at,
+            applied_at: operation.accepted_at.timestamp(),
+            attempts: 1,
+            superseded: false,
+            fingerprint: operation.replay.as_ref().map(|replay| replay.fingerprint),
+            buffered: false,
+            answer: serde_json::to_value(first.state).ok(),
+        }))
+    });
+    world.known.expect_already_applied().times(1).return_const(());
+    let (writer, reader) = world.build();
+    let again = writer
+        .write(request(user, Some(("key", 1))), &reader, create("t"))
+        .await
+        .unwrap();
+    assert!(again.replayed);
+}
+
+#[tokio::test]
+async fn a_retry_gets_the_first_answer_and_another_body_is_refused() {
+    let user = UserId::random();
+    let (mut world, appended) = World::new(false).lane(0).cached(Found::Unknown).appends();
+    world.buffer.expect_pending_on().returning(|_, _, _| Ok(vec![]));
+    world.buffer.expect_find().returning(|_| Ok(None));
+    let (writer, reader) = world.build();
+    let first = writer
+        .write(request(user, Some(("k", 1))), &reader, create("t"))
+        .await
+        .unwrap();
+    let again = writer
+        .write(request(user, Some(("k", 1))), &reader, create("t"))
+        .await
+        .unwrap();
+    assert_eq!((again.replayed, again.operation_id), (true, first.operation_id));
+    assert_eq!(again.outcome, first.outcome);
+    let other = writer
+        .write(request(user, Some(("k", 2))), &reader, create("u"))
+        .await;
+    assert!(matches!(other, Err(WriteError::KeyReused)));
+    assert_eq!(appended.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_retry_after_a_restart_gets_its_first_answer_from_the_buffer() {
+    let user = UserId::random();
+    let (world, appended) = World::new(false)
+        .lane(0)
+        .cached(Found::Unknown)
+        .pending(vec![])
+        .appends();
+    let (writer, reader) = world.build();
+    let first = writer
+        .write(request(user, Some(("k", 1))), &reader, create("t"))
+        .await
+        .unwrap();
+    let kept = appended.lock().unwrap().clone();
+    let (mut world, appended) = World::new(true)
+        .lane(1)
+        .cached(Found::Unknown)
+        .pending(kept)
+        .appends();
+    world.store.expect_apply().never();
+    let (restarted, reader) = world.build();
+    let again = restarted
+        .write(request(user, Some(("k", 1))), &reader, create("t"))
+        .await
+        .unwrap();
+    assert_eq!((again.replayed, &again.outcome), (true, &first.outcome));
+    assert!(appended.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_refused_write_does_not_spend_its_key() {
+    let user = UserId::random();
+    let mut world = World::new(true).lane(0).cached(Found::Unknown).pending(vec![]);
+    let mut verdicts = vec![true, false];
+    world.store.expect_apply().times(2).returning(move |operation| {
+        Ok(if verdicts.pop() == Some(false) {
+            Verdict::Missing
+        } else {
+            applied(operation, None)
+        })
+    });
+    world.cache.expect_learn().return_const(());
+    let (writer, reader) = world.build();
+    let refused = writer
+        .write(request(user, Some(("k", 1))), &reader, create("t"))
+        .await;
+    assert!(matches!(refused, Err(WriteError::NotFound)));
+    let taken = writer
+        .write(request(user, Some(("k", 2))), &reader, create("u"))
+        .await
+        .unwrap();
+    assert!(!taken.replayed);
+}
+
+#[tokio::test]
+async fn a_retry_of_what_was_committed_gets_its_first_answer_though_the_lane_is_not_empty() {
+    let user = UserId::random();
+    let delete = |id| {
+        move |_| Change::Task {
+            id,
+            change: TaskChange::Delete,
+        }
+    };
+    let gone = task(user, 5);
+    let record = AppliedRecord {
+        id: OperationId::for_key(user, "k"),
+        user_id: user,
+        entity: EntityKind::Task,
+        entity_id: gone.id.0,
+        kind: OperationKind::Delete,
+        accepted_at: Hlc::ZERO,
+        applied_at: Timestamp::EPOCH,
+        attempts: 1,
+        superseded: false,
+        fingerprint: Some(Fingerprint([1; 32])),
+        buffered: false,
+        answer: Some(serde_json::to_value(gone.clone().into_state()).unwrap()),
+    };
+    let (mut world, appended) = World::new(true).lane(3).pending(vec![]).appends();
+    world
+        .store
+        .expect_find()
+        .returning(move |_, _| Ok(Some(record.clone())));
+    world.store.expect_apply().never();
+    world.known.expect_already_applied().return_const(());
+    let (writer, reader) = world.build();
+    let again = writer
+        .write(request(user, Some(("k", 1))), &reader, delete(gone.id))
+        .await
+        .unwrap();
+    assert!(again.replayed && matches!(again.outcome, WriteOutcome::Committed(_)));
+    let other = writer
+        .write(request(user, Some(("k", 2))), &reader, delete(gone.id))
+        .await;
+    assert!(matches!(other, Err(WriteError::KeyReused)));
+    assert!(appended.lock().unwrap().is_empty());
+}
