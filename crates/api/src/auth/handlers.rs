@@ -9,7 +9,8 @@ use crate::state::ApiState;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CACHE_CONTROL, LOCATION, USER_AGENT};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
-use gravity_domain::auth::RateDecision;
+use gravity_domain::auth::{AuthError, RateDecision};
+use gravity_domain::error::FieldError;
 use gravity_domain::id::SessionId;
 use gravity_domain::sync::Freshness;
 use gravity_usecase::auth::{LoginRequest, RegisterRequest};
@@ -83,7 +84,8 @@ pub(crate) async fn refresh(body: JsonBody<RefreshBody>, state: web::Data<ApiSta
     }))
 }
 
-/// Ends a session: that of the refresh token, else that of the access token.
+/// Ends a session: that of the refresh token, else that of the access token. A refresh token that is not one of the
+/// caller's own ends nothing; the refusal is the same whether or not it is another's.
 #[utoipa::path(post, path = "/api/v1/auth/logout", tag = "auth", operation_id = "logout",
     request_body = Option<LogoutBody>,
     responses((status = 204, description = "Ended, or it had ended before.")))]
@@ -93,8 +95,22 @@ pub(crate) async fn logout(
     state: web::Data<ApiState>,
 ) -> Answer {
     let token = body.0.refresh_token.as_ref().map(|token| token.expose());
-    state.auth.logout.run(&who, token).await?;
+    state
+        .auth
+        .logout
+        .run(&who, token)
+        .await
+        .map_err(|error| match error {
+            // Who asks is known: it is the field that is wrong, and a new access token would not help.
+            AuthError::Unauthenticated { .. } => not_own_token().caused_by(error),
+            other => other.into(),
+        })?;
     Ok(unstored(StatusCode::NO_CONTENT, None).finish())
+}
+
+fn not_own_token() -> ApiError {
+    let message = "is not one of your refresh tokens";
+    ApiError::validation(vec![FieldError::new("refreshToken", "invalid_value", message)])
 }
 
 /// One's sessions, latest first. All of them: there is no paging.
