@@ -223,6 +223,15 @@ async fn a_port_that_is_taken_stops_the_start() {
 }
 
 #[tokio::test]
+async fn a_healthy_start_warns_of_nothing() {
+    let app = start().await;
+    new_task(&app.alice(), "x").await;
+    let log = app.log();
+    assert!(log.contains("the write buffer is open"), "{log}");
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+}
+
+#[tokio::test]
 async fn port_0_takes_a_free_one_and_logs_it() {
     let mut app = setup().prepare().await;
     app.set("SERVER_PORT", "0");
