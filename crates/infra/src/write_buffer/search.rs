@@ -87,7 +87,7 @@ fn piece(
 #[derive(Default)]
 pub(super) struct Search {
     waiting: Mutex<HashMap<u64, Option<IndexEntries>>>,
-    turn: tokio::sync::Mutex<()>,
+    pub(super) turn: tokio::sync::Mutex<()>,
     #[cfg(test)]
     pub(super) walks: std::sync::atomic::AtomicU32,
 }
@@ -105,7 +105,7 @@ impl Drop for Waiter<'_> {
 }
 
 impl Search {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Option<IndexEntries>>> {
+    pub(super) fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Option<IndexEntries>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -11,6 +11,8 @@ use std::collections::HashSet;
 use std::path::Path;
 
 const COPY: usize = 256;
+/// Letters may hold a whole record each.
+const COPY_LETTERS: usize = 16;
 /// A store of this size is made anew, when empty, on a disk that is full.
 const WORTH_SHRINKING: u64 = 8 << 20;
 
@@ -78,13 +80,7 @@ impl Writer {
     pub(super) fn check_room(&mut self) {
         let free = self.directory.free_bytes().unwrap_or(u64::MAX);
         let room = free >= self.settings.min_free_bytes;
-        if self.disk_full
-            && free
-                >= self
-                    .settings
-                    .min_free_bytes
-                    .saturating_add(self.reserve_missing())
-        {
+        if self.disk_full && self.fits_reserve(free) {
             if self.reserve_missing() > 0 {
                 self.make_reserve();
             }
@@ -128,7 +124,7 @@ pub(super) fn copy_all(from: &mut Store, to: &mut Store, now: Timestamp) -> Resu
 fn copy_letters(from: &mut Store, to: &mut Store) -> Result<(), EngineError> {
     let mut after = None;
     loop {
-        let letters: Vec<DeadLetter> = query::letters(&*from.reader, after, COPY)?;
+        let letters: Vec<DeadLetter> = query::letters(&*from.reader, after, COPY_LETTERS)?;
         let reader = to.reader.clone();
         let mut draft = Draft::new(&*reader, to.counters, Limits::NONE);
         for letter in &letters {

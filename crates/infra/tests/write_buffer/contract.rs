@@ -4,7 +4,8 @@ use crate::home::{Home, all, drain, ids, large, task, until, update, urgent, use
 use crate::on_both_engines;
 use gravity_domain::sync::ports::{DrainBuffer, WriteBuffer};
 use gravity_domain::sync::{BufferError, BufferState, EntityKind, Operation, Pending};
-use gravity_infra::write_buffer::{BufferEngine, BufferSettings};
+use gravity_infra::write_buffer::{BufferEngine, BufferSettings, MAX_PER_ENTITY};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 on_both_engines!(
@@ -18,6 +19,9 @@ on_both_engines!(
     a_record_of_many_parts_comes_back_whole,
     an_operation_over_half_a_mebibyte_is_too_large,
     the_limit_of_operations_holds,
+    a_user_at_the_limit_is_refused_and_the_others_are_not,
+    an_entity_at_its_limit_is_refused_and_the_rest_of_its_lane_is_not,
+    appends_that_were_given_up_leave_nothing_twice_and_nothing_half,
     the_limit_of_bytes_holds,
     numbers_go_on_after_the_buffer_was_emptied_and_reopened,
     the_oldest_is_the_first_accepted,
@@ -227,6 +231,82 @@ async fn the_limit_of_operations_holds(engine: BufferEngine) {
     buffer.remove(vec![first]).await.unwrap();
     buffer.append(update(user(2), task(1), 3)).await.unwrap();
     assert_eq!(ids(&buffer).await.len(), 3);
+}
+
+async fn a_user_at_the_limit_is_refused_and_the_others_are_not(engine: BufferEngine) {
+    let mut home = Home::new(engine);
+    home.settings.max_per_user = 3;
+    let buffer = home.open().await;
+    for n in 0..3 {
+        buffer.append(update(user(1), task(n), n as u64)).await.unwrap();
+    }
+    let refused = buffer.append(update(user(1), task(9), 3)).await;
+    assert_eq!(refused, Err(BufferError::Full));
+    buffer.append(update(user(1), task(1), 1)).await.unwrap();
+    buffer.append(update(user(2), task(1), 4)).await.unwrap();
+    assert_eq!(buffer.status().state, BufferState::Processing);
+    buffer.close().await;
+    let buffer = home.open().await;
+    let refused = buffer.append(update(user(1), task(9), 3)).await;
+    assert_eq!(refused, Err(BufferError::Full));
+    let kept = buffer.pending_of(user(1), EntityKind::Task).await.unwrap();
+    let kept: Vec<_> = kept.into_iter().map(|it| it.operation.id).collect();
+    assert_eq!(kept, [0, 1, 2].map(|n| update(user(1), task(n), n as u64).id));
+    let first = buffer.peek(None, 1).await.unwrap()[0].parcel;
+    buffer.remove(vec![first]).await.unwrap();
+    buffer.append(update(user(1), task(9), 3)).await.unwrap();
+}
+
+async fn an_entity_at_its_limit_is_refused_and_the_rest_of_its_lane_is_not(engine: BufferEngine) {
+    let buffer = Home::new(engine).open().await;
+    buffer.append(update(user(1), task(2), 9_000)).await.unwrap();
+    let appends = (0..MAX_PER_ENTITY + 5).map(|n| {
+        let buffer = buffer.clone();
+        tokio::spawn(async move { buffer.append(update(user(1), task(1), n)).await })
+    });
+    let mut taken = Vec::new();
+    for (n, append) in (0..).zip(appends.collect::<Vec<_>>()) {
+        match append.await.unwrap() {
+            Ok(()) => taken.push(n),
+            Err(error) => assert_eq!(error, BufferError::Full),
+        }
+    }
+    assert_eq!(taken.len() as u64, MAX_PER_ENTITY);
+    buffer.append(update(user(1), task(1), taken[0])).await.unwrap();
+    buffer.append(update(user(1), task(2), 9_001)).await.unwrap();
+    let kept = buffer
+        .pending_on(user(1), EntityKind::Task, task(1).0)
+        .await
+        .unwrap();
+    let kept: BTreeSet<_> = kept.into_iter().map(|it| it.operation.id).collect();
+    assert!(
+        taken
+            .iter()
+            .all(|n| kept.contains(&update(user(1), task(1), *n).id))
+    );
+    assert_eq!(kept.len(), taken.len());
+}
+
+async fn appends_that_were_given_up_leave_nothing_twice_and_nothing_half(engine: BufferEngine) {
+    let home = Home::new(engine);
+    let buffer = home.open().await;
+    let operations: Vec<_> = (0..200)
+        .map(|n| large(user(1), task(n), n as u64, 6_000))
+        .collect();
+    for (n, operation) in (0..).zip(&operations) {
+        let patience = Duration::from_micros(n * 7);
+        let _ = tokio::time::timeout(patience, buffer.append(operation.clone())).await;
+        buffer.append(operation.clone()).await.unwrap();
+    }
+    let expected: Vec<_> = operations.iter().map(|operation| operation.id).collect();
+    assert_eq!(ids(&buffer).await, expected);
+    buffer.close().await;
+    let buffer = home.open().await;
+    assert_eq!(ids(&buffer).await, expected);
+    assert_eq!(
+        (buffer.status().size, buffer.lane_length(user(1)).await),
+        (200, Ok(200))
+    );
 }
 
 async fn the_limit_of_bytes_holds(engine: BufferEngine) {

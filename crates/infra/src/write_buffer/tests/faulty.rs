@@ -6,12 +6,14 @@ use crate::write_buffer::{BufferSettings, DurableBuffer};
 use gravity_domain::clock::SystemClock;
 use gravity_domain::sync::ports::{DeadLetters, DrainBuffer, WriteBuffer};
 use gravity_domain::sync::{BufferError, BufferState, BufferStatus};
-use std::path::Path;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     /// The next commit fails so, after it was written or before.
     Commit(EngineError, bool),
     /// All appends fail for want of space.
@@ -24,16 +26,22 @@ enum Fault {
     ReadPanics(u32),
     /// The disk is gone: commits and openings fail.
     Gone,
+    /// What holds this text is read with a flipped bit.
+    Rot(&'static str),
 }
 
 /// What is to fail, and how often the store was opened.
 #[derive(Default)]
-struct Plan {
+pub(super) struct Plan {
     fault: Option<Fault>,
-    opened: u32,
+    pub(super) opened: u32,
+    /// The threads that have read.
+    pub(super) readers: HashSet<ThreadId>,
+    /// How often the writer's thread went over the whole index.
+    pub(super) walks_of_the_writer: u32,
 }
 
-type Faults = Arc<Mutex<Plan>>;
+pub(super) type Faults = Arc<Mutex<Plan>>;
 
 struct Faulty(BufferEngine, Faults);
 struct FaultyEngine(Box<dyn Engine>, Faults);
@@ -96,10 +104,12 @@ impl Engine for FaultyEngine {
 
 impl Reader for FaultyReader {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        self.note(key);
         self.0.get(key)
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), EngineError> {
+        self.note(from);
         if let Some(Fault::Read(error)) = take_if(&self.1, |it| matches!(it, Fault::Read(_))) {
             return Err(error);
         }
@@ -108,21 +118,48 @@ impl Reader for FaultyReader {
             *left -= 1;
             return Err(EngineError::Panicked("as planned".into()));
         }
+        let rot = match plan.fault {
+            Some(Fault::Rot(text)) => Some(text.as_bytes()),
+            _ => None,
+        };
         drop(plan);
-        self.0.scan(from, to, visit)
+        let Some(rot) = rot else {
+            return self.0.scan(from, to, visit);
+        };
+        self.0.scan(from, to, &mut |key, value| {
+            let mut value = value.to_vec();
+            if value.windows(rot.len()).any(|here| here == rot) {
+                let middle = value.len() / 2;
+                value[middle] ^= 1;
+            }
+            visit(key, &value)
+        })
     }
 }
 
-struct Bench {
+impl FaultyReader {
+    fn note(&self, from: &[u8]) {
+        let (thread, mut plan) = (std::thread::current(), self.1.lock().unwrap());
+        plan.readers.insert(thread.id());
+        plan.walks_of_the_writer += u32::from(from == b"e" && thread.name() == Some("write-buffer"));
+    }
+}
+
+pub(super) struct Bench {
     dir: tempfile::TempDir,
-    faults: Faults,
-    buffer: DurableBuffer,
+    pub(super) faults: Faults,
+    pub(super) buffer: DurableBuffer,
 }
 
 impl Bench {
-    async fn new(engine: BufferEngine) -> Self {
+    pub(super) async fn new(engine: BufferEngine) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let faults = Faults::default();
+        let buffer = Self::open(&dir, &faults, engine).await;
+        Self { dir, faults, buffer }
+    }
+
+    async fn open(dir: &tempfile::TempDir, faults: &Faults, engine: BufferEngine) -> DurableBuffer {
         let settings = BufferSettings {
             engine,
             min_free_bytes: 0,
@@ -132,14 +169,24 @@ impl Bench {
         let opener = Box::new(Faulty(engine, faults.clone()));
         let buffer = DurableBuffer::open_with(settings, Arc::new(SystemClock), opener);
         assert!(buffer.wait_until_open(Duration::from_secs(20)).await);
-        Self { dir, faults, buffer }
+        buffer
     }
 
-    fn fail(&self, fault: Fault) {
+    /// Another buffer in its place, which was closed.
+    pub(super) async fn reopened(&self, engine: BufferEngine) -> DurableBuffer {
+        Self::open(&self.dir, &self.faults, engine).await
+    }
+
+    pub(super) fn store(&self, engine: BufferEngine) -> PathBuf {
+        let name = format!("store-{}", engine.as_str());
+        self.dir.path().join("buffer").join(name)
+    }
+
+    pub(super) fn fail(&self, fault: Fault) {
         self.faults.lock().unwrap().fault = Some(fault);
     }
 
-    fn heal(&self) {
+    pub(super) fn heal(&self) {
         self.faults.lock().unwrap().fault = None;
     }
 
@@ -175,7 +222,7 @@ impl Bench {
         }
     }
 
-    fn damaged_copies(&self) -> usize {
+    pub(super) fn damaged_copies(&self) -> usize {
         let entries = std::fs::read_dir(self.dir.path().join("buffer")).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.contains(".damaged-")).count()

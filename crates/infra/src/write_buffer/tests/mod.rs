@@ -1,7 +1,9 @@
 //! The buffer from inside: an engine that fails on demand, and the codec.
 
 mod codec;
+#[macro_use]
 mod faulty;
+mod broken;
 
 use gravity_domain::clock::{Hlc, NodeId};
 use gravity_domain::id::{OperationId, TaskId, UserId};
