@@ -133,12 +133,9 @@ mod tests {
                 forgot.send(()).unwrap();
             });
             // It has to wait; were it to end, that would be before the profile is put.
-            assert!(
-                forgotten
-                    .recv_timeout(std::time::Duration::from_millis(50))
-                    .is_err()
-            );
+            let waits = forgotten.recv_timeout(std::time::Duration::from_millis(50));
             let_go.send(()).unwrap();
+            assert!(waits.is_err());
         });
         assert_eq!(known.find(id, id.0), Found::Unknown);
     }

@@ -344,12 +344,9 @@ fn a_row_that_is_being_learnt_while_its_list_is_forgotten_does_not_come_back() {
             forgot.send(()).unwrap();
         });
         // It has to wait; were it to end, that would be before the row is put.
-        assert!(
-            forgotten
-                .recv_timeout(std::time::Duration::from_millis(50))
-                .is_err()
-        );
+        let waits = forgotten.recv_timeout(std::time::Duration::from_millis(50));
         let_go.send(()).unwrap();
+        assert!(waits.is_err());
     });
     for n in [1, 2] {
         assert_eq!(known.find(USER, task(n, 1).id.0), Found::Unknown);
@@ -372,12 +369,9 @@ fn a_mark_waits_for_what_is_being_learnt_and_keeps_it() {
         });
         has_begun.recv().unwrap();
         threads.spawn(move || marked.send(cache.mark(USER)).unwrap());
-        assert!(
-            has_marked
-                .recv_timeout(std::time::Duration::from_millis(50))
-                .is_err()
-        );
+        let waits = has_marked.recv_timeout(std::time::Duration::from_millis(50));
         let_go.send(()).unwrap();
+        assert!(waits.is_err());
         let mark = has_marked.recv().unwrap();
         cache.learn_read(task(1, 1), mark);
     });
