@@ -390,9 +390,9 @@ mod tests {
         server.kill();
         // The probe says that it is there, and it is not: as when it goes away just after a ping.
         for _ in 0..8 {
+            let not_before = migrating.work.lock().not_before;
+            tokio::time::sleep_until(not_before.unwrap_or_else(Instant::now)).await;
             assert_eq!(reason(migrating.ping().await), "migrating");
-            let not_before = migrating.work.lock().not_before.unwrap();
-            tokio::time::sleep_until(not_before).await;
         }
         server.start().unwrap();
         let back = Instant::now();
