@@ -11,6 +11,9 @@ use uuid::Uuid;
 const OPERATION_NAMESPACE: Uuid = Uuid::from_u128(0x8b1f_5c1e_52b0_5e0e_9d5c_5f6f_0b0e_7a01);
 const ENTITY_NAMESPACE: Uuid = Uuid::from_u128(0x8b1f_5c1e_52b0_5e0e_9d5c_5f6f_0b0e_7a02);
 const SUBJECT_NAMESPACE: Uuid = Uuid::from_u128(0x8b1f_5c1e_52b0_5e0e_9d5c_5f6f_0b0e_7a03);
+const ITEM_NAMESPACE: Uuid = Uuid::from_u128(0x8b1f_5c1e_52b0_5e0e_9d5c_5f6f_0b0e_7a04);
+const PERSON_NAMESPACE: Uuid = Uuid::from_u128(0x8b1f_5c1e_52b0_5e0e_9d5c_5f6f_0b0e_7a05);
+const MESSAGE_NAMESPACE: Uuid = Uuid::from_u128(0x8b1f_5c1e_52b0_5e0e_9d5c_5f6f_0b0e_7a06);
 
 macro_rules! typed_id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -49,6 +52,54 @@ typed_id!(
     /// A login session: one refresh-token family.
     SessionId
 );
+typed_id!(
+    /// An item of a stream.
+    ItemId
+);
+typed_id!(
+    /// Somebody who takes part in an item.
+    PersonId
+);
+typed_id!(
+    /// A message of an item.
+    MessageId
+);
+
+/// A UUIDv5 of `parts`, kept apart by NULs, which no text of ours holds.
+fn derived(namespace: &Uuid, owner: Uuid, parts: &[&str]) -> Uuid {
+    let mut name = owner.as_bytes().to_vec();
+    for part in parts {
+        name.extend_from_slice(part.as_bytes());
+        name.push(0);
+    }
+    Uuid::new_v5(namespace, &name)
+}
+
+impl ItemId {
+    /// The id that an item of this name has, whoever ingests it.
+    pub fn of(user: UserId, source: &str, external_id: &str) -> Self {
+        Self(derived(&ITEM_NAMESPACE, user.0, &[source, external_id]))
+    }
+}
+
+impl PersonId {
+    /// The id of a person whom the source of a user's items names.
+    pub fn of(user: UserId, source: &str, external_id: &str) -> Self {
+        Self(derived(&PERSON_NAMESPACE, user.0, &[source, "id", external_id]))
+    }
+
+    /// The id of a person of whom the source tells the name only.
+    pub fn of_name(user: UserId, source: &str, name: &str) -> Self {
+        Self(derived(&PERSON_NAMESPACE, user.0, &[source, "name", name]))
+    }
+}
+
+impl MessageId {
+    /// The id that a message of this name has in its item.
+    pub fn of(item: ItemId, external_id: &str) -> Self {
+        Self(derived(&MESSAGE_NAMESPACE, item.0, &[external_id]))
+    }
+}
 
 impl UserId {
     /// A new random, time-ordered id.
@@ -110,6 +161,14 @@ mod tests {
             OperationId::for_key(user, "k"),
             OperationId::for_key(UserId::random(), "k")
         );
+    }
+
+    #[test]
+    fn names_that_only_look_alike_when_joined_name_different_items() {
+        let user = UserId::random();
+        assert_eq!(ItemId::of(user, "a", "bc"), ItemId::of(user, "a", "bc"));
+        assert_ne!(ItemId::of(user, "a", "bc"), ItemId::of(user, "ab", "c"));
+        assert_ne!(PersonId::of(user, "a", "b"), PersonId::of_name(user, "a", "b"));
     }
 
     #[test]

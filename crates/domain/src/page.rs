@@ -6,6 +6,7 @@
 use crate::clock::Timestamp;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -13,7 +14,7 @@ const VERSION: u8 = 1;
 const LENGTH: usize = 1 + 8 + 16 + 4;
 
 /// The position of a row in a list: the last row a client has seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PageKey {
     /// The row's time.
     pub at: Timestamp,
@@ -68,7 +69,7 @@ fn fnv1a(bytes: &[u8]) -> u32 {
 }
 
 /// How many rows a page has: 1..=100, 20 when not given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PageLimit(usize);
 
 impl PageLimit {

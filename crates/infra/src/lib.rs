@@ -9,6 +9,7 @@ pub mod postgres;
 pub mod processor;
 pub mod profile;
 pub mod redis;
+pub mod stream;
 pub mod sync;
 pub mod task;
 pub mod write_buffer;

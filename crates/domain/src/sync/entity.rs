@@ -5,6 +5,7 @@ use super::operation::Operation;
 use crate::clock::{Hlc, Timestamp};
 use crate::id::UserId;
 use crate::profile::Profile;
+use crate::stream::ActionReceipt;
 use crate::task::Task;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -17,17 +18,20 @@ pub enum EntityKind {
     Profile,
     /// A task.
     Task,
+    /// An action on items of the user's stream; its id is the operation's.
+    StreamAction,
 }
 
 impl EntityKind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Profile, Self::Task];
+    pub const ALL: [Self; 3] = [Self::Profile, Self::Task, Self::StreamAction];
 
     /// The name in the API, in metrics and in Postgres.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Profile => "profile",
             Self::Task => "task",
+            Self::StreamAction => "stream_action",
         }
     }
 
@@ -41,6 +45,7 @@ impl EntityKind {
         match self {
             Self::Profile => 1,
             Self::Task => 2,
+            Self::StreamAction => 3,
         }
     }
 }
@@ -79,6 +84,8 @@ pub enum EntityState {
     Profile(Profile),
     /// A task.
     Task(Task),
+    /// What became of an action.
+    StreamAction(ActionReceipt),
 }
 
 impl EntityState {
@@ -87,6 +94,7 @@ impl EntityState {
         match self {
             Self::Profile(profile) => profile.owner(),
             Self::Task(task) => task.owner(),
+            Self::StreamAction(receipt) => receipt.owner(),
         }
     }
 
@@ -111,6 +119,7 @@ impl EntityState {
                             .as_ref()
                             .map_or(0, |text| text.as_str().len())
                 }
+                Self::StreamAction(receipt) => size_of_val(receipt.results.as_slice()),
             }
     }
 }

@@ -5,6 +5,7 @@ use super::fingerprint::Fingerprint;
 use crate::clock::Hlc;
 use crate::id::{OperationId, TaskId, UserId};
 use crate::profile::ProfilePatch;
+use crate::stream::StreamAction;
 use crate::task::TaskChange;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -46,6 +47,7 @@ impl Operation {
         match self.change {
             Change::Profile(_) => EntityKind::Profile,
             Change::Task { .. } => EntityKind::Task,
+            Change::StreamAction(_) => EntityKind::StreamAction,
         }
     }
 
@@ -54,6 +56,7 @@ impl Operation {
         match self.change {
             Change::Profile(_) => self.user_id.0,
             Change::Task { id, .. } => id.0,
+            Change::StreamAction(_) => self.id.0,
         }
     }
 
@@ -66,6 +69,7 @@ impl Operation {
                 TaskChange::Update(_) => OperationKind::Update,
                 TaskChange::Delete => OperationKind::Delete,
             },
+            Change::StreamAction(_) => OperationKind::Create,
         }
     }
 }
@@ -83,6 +87,8 @@ pub enum Change {
         /// What happens to it.
         change: TaskChange,
     },
+    /// Marks or puts away items of the user's stream.
+    StreamAction(StreamAction),
 }
 
 /// What an operation does to its entity.

@@ -1,6 +1,7 @@
 //! The ports of the write path.
 
 use super::entity::{Entity, EntityKind, EntityState};
+use super::error::WriteError;
 use super::operation::Operation;
 use super::outcome::{AppliedRecord, Verdict};
 use crate::clock::Timestamp;
@@ -334,6 +335,17 @@ pub trait DeadLetters: Send + Sync {
     /// # Errors
     /// [`BufferError::NotFound`], [`BufferError::Unavailable`].
     async fn discard(&self, id: OperationId) -> Result<DeadLetter, BufferError>;
+}
+
+/// Judges an operation that is to be buffered by what is known, where its own pending effects do not tell.
+#[cfg_attr(feature = "mock", mockall::automock)]
+#[async_trait]
+pub trait Judge: Send + Sync {
+    /// Writes what is known of the operation's subjects into it. `may_ask_store`: Postgres has not just failed this request.
+    ///
+    /// # Errors
+    /// [`WriteError::Unknown`] when something it needs is not known: it is then refused, never accepted blindly.
+    async fn judge(&self, operation: &mut Operation, may_ask_store: bool) -> Result<(), WriteError>;
 }
 
 /// Everything the write path hangs on, built in one place.

@@ -4,6 +4,7 @@ mod known_tasks;
 mod profiles;
 mod tasks;
 
+use gravity_domain::stream::StreamCache;
 use gravity_domain::sync::ports::{AppliedListener, EntityCache};
 use gravity_domain::sync::{EntityKind, EntityState, Operation};
 use std::sync::Arc;
@@ -12,16 +13,20 @@ pub use profiles::KnownProfiles;
 pub use tasks::{CachedTasks, TaskCacheLimits};
 
 /// Puts what the drain has committed into the caches.
-#[derive(Debug)]
 pub struct KnownEntities {
     tasks: Arc<CachedTasks>,
     profiles: Arc<KnownProfiles>,
+    stream: Arc<dyn StreamCache>,
 }
 
 impl KnownEntities {
     /// Over these caches.
-    pub fn new(tasks: Arc<CachedTasks>, profiles: Arc<KnownProfiles>) -> Self {
-        Self { tasks, profiles }
+    pub fn new(tasks: Arc<CachedTasks>, profiles: Arc<KnownProfiles>, stream: Arc<dyn StreamCache>) -> Self {
+        Self {
+            tasks,
+            profiles,
+            stream,
+        }
     }
 }
 
@@ -30,6 +35,10 @@ impl AppliedListener for KnownEntities {
         match state {
             EntityState::Profile(profile) => self.profiles.learn(profile),
             EntityState::Task(task) => self.tasks.learn(task),
+            EntityState::StreamAction(receipt) => match receipt.version {
+                Some(version) => self.stream.raised(&[(receipt.user_id, version)]),
+                None => self.stream.doubted(receipt.user_id),
+            },
         }
     }
 
@@ -37,6 +46,7 @@ impl AppliedListener for KnownEntities {
         match operation.entity() {
             EntityKind::Profile => self.profiles.forget(operation.user_id),
             EntityKind::Task => self.tasks.forget(operation.user_id),
+            EntityKind::StreamAction => self.stream.doubted(operation.user_id),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::statement::{Answer, Call, OPERATION_FIND, read_record};
 use crate::postgres::{Pool, QueryError, Session};
-use crate::{profile, task};
+use crate::{profile, stream, task};
 use async_trait::async_trait;
 use futures_util::future::{MaybeDone, maybe_done};
 use gravity_domain::error::StoreError;
@@ -34,6 +34,7 @@ fn call(operation: &Operation, direct: bool) -> Call<'_> {
     match &operation.change {
         Change::Profile(patch) => profile::postgres::call(operation, patch, direct),
         Change::Task { change, .. } => task::postgres::call(operation, change, direct),
+        Change::StreamAction(action) => stream::action::call(operation, action, direct),
     }
 }
 

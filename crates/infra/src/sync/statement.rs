@@ -235,6 +235,7 @@ fn version(state: &EntityState) -> u64 {
     match state {
         EntityState::Profile(profile) => profile.version(),
         EntityState::Task(task) => task.version(),
+        EntityState::StreamAction(receipt) => Entity::version(receipt),
     }
 }
 
@@ -242,6 +243,7 @@ fn newest_stamp(state: &EntityState) -> Hlc {
     match state {
         EntityState::Profile(profile) => profile.newest_stamp(),
         EntityState::Task(task) => task.newest_stamp(),
+        EntityState::StreamAction(receipt) => receipt.newest_stamp(),
     }
 }
 

@@ -6,8 +6,10 @@
 
 use gravity_domain::error::StoreError;
 use gravity_domain::id::UserId;
-use gravity_domain::sync::ports::{Breaker, EntityCache, EntityStore, WriteBuffer};
-use gravity_domain::sync::{Entity, Found, Freshness, Operation, OperationKind, Pending, ReadError};
+use gravity_domain::sync::ports::{Breaker, EntityCache, EntityStore, Judge, WriteBuffer};
+use gravity_domain::sync::{
+    Entity, Found, Freshness, Operation, OperationKind, Pending, ReadError, WriteError,
+};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -35,6 +37,7 @@ pub struct EntityReader<E: Entity> {
     cache: Arc<dyn EntityCache<E>>,
     breaker: Arc<dyn Breaker>,
     buffer: Arc<dyn WriteBuffer>,
+    judge: Option<Arc<dyn Judge>>,
 }
 
 impl<E: Entity> EntityReader<E> {
@@ -50,6 +53,22 @@ impl<E: Entity> EntityReader<E> {
             cache,
             breaker,
             buffer,
+            judge: None,
+        }
+    }
+
+    /// With a judge of what is to be buffered.
+    #[must_use]
+    pub fn judged_by(mut self, judge: Arc<dyn Judge>) -> Self {
+        self.judge = Some(judge);
+        self
+    }
+
+    /// Judges an operation that is to be buffered.
+    pub(crate) async fn judge(&self, operation: &mut Operation, source: Source) -> Result<(), WriteError> {
+        match &self.judge {
+            Some(judge) => judge.judge(operation, source == Source::StoreFirst).await,
+            None => Ok(()),
         }
     }
 

@@ -393,6 +393,7 @@ impl Writer {
         {
             operation.accepted_at = self.clock.stamp();
         }
+        reader.judge(&mut operation, source).await?;
         match E::apply(&mut current, &operation) {
             Effect::Applied | Effect::Superseded => {}
             Effect::Missing => return Err(WriteError::NotFound),

@@ -1,0 +1,119 @@
+//! The statement that applies an action to the items it names (see [`crate::sync::statement`]).
+//!
+//! The user's version is locked first, as by every change of a stream, so that nothing of the user's items moves meanwhile;
+//! a user without one has no items. The stamps that decide are those of the rows as they are after that wait. Each item gets a word of its own; the operation's word is `applied` also when it
+//! found nothing to do.
+
+use crate::postgres::QueryError;
+use crate::postgres::values::At;
+use crate::sync::statement::{Call, fresh, read_stamp};
+use gravity_domain::id::{ItemId, UserId};
+use gravity_domain::stream::{ActionReceipt, ItemOutcome, StreamAction};
+use gravity_domain::sync::{EntityState, Operation};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+/// `$10` ids, `$11` `asOf`, `$12` the flag's new value. Direct writes that meet a later stamp are late.
+macro_rules! act {
+    ($flag:literal, $stamp:literal) => {
+        concat!(
+            "WITH locked AS MATERIALIZED (
+                SELECT version, changed_at FROM stream_versions WHERE user_id = $3::uuid AND ",
+            fresh!(),
+            " FOR NO KEY UPDATE
+            ), wanted AS MATERIALIZED (
+                SELECT wanted.id, wanted.position, item.",
+            $stamp,
+            " AS stamp, CASE WHEN item.id IS NULL THEN 'not_found'
+                    WHEN item.item_timestamp > $11::timestamptz OR item.arrived_at > $11 THEN 'skipped'
+                    ELSE 'applied' END AS outcome
+                FROM unnest($10::uuid[]) WITH ORDINALITY AS wanted (id, position)
+                LEFT JOIN priority_items AS item ON item.id = wanted.id AND item.user_id = $3
+                    AND item.removed_at IS NULL AND EXISTS (SELECT FROM locked)
+            ), verdict AS MATERIALIZED (
+                SELECT COALESCE(max(stamp) FILTER (WHERE outcome = 'applied'), '\\x'::bytea) AS newest,
+                    COALESCE(bool_or(outcome = 'applied' AND stamp < $4::bytea), false) AS changes
+                FROM wanted
+            ), word AS MATERIALIZED (
+                SELECT CASE WHEN $6::boolean AND newest >= $4 THEN 'late' ELSE 'applied' END AS word, changes, newest
+                FROM verdict WHERE ",
+            fresh!(),
+            "), raised AS (
+                UPDATE stream_versions AS versions SET version = versions.version + 1,
+                    changed_at = GREATEST(clock_timestamp(), versions.changed_at + interval '1 millisecond')
+                FROM word WHERE user_id = $3 AND word.word = 'applied' AND word.changes
+                RETURNING versions.version
+            ), effect AS (
+                UPDATE priority_items AS item SET ",
+            $flag,
+            " = $12::boolean, ",
+            $stamp,
+            " = $4, version = CASE WHEN item.",
+            $flag,
+            " <> $12 THEN (SELECT version FROM raised) ELSE item.version END
+                FROM wanted, word
+                WHERE item.id = wanted.id AND word.word = 'applied' AND wanted.outcome = 'applied'
+                    AND item.removed_at IS NULL AND item.",
+            $stamp,
+            " < $4
+            ), receipt AS MATERIALIZED (
+                SELECT word.word, $1::uuid AS id, $3::uuid AS user_id,
+                    CASE WHEN word.word = 'late' THEN word.newest ELSE $4 END AS stamp,
+                    (SELECT array_agg(id ORDER BY position) FROM wanted) AS ids,
+                    (SELECT array_agg(outcome ORDER BY position) FROM wanted) AS outcomes,
+                    COALESCE((SELECT version FROM raised), (SELECT version FROM locked), 0) AS version
+                FROM word
+            ), log AS (
+                INSERT INTO applied_operations (id, user_id, entity, entity_id, kind, accepted_at, attempts, superseded,
+                    fingerprint, buffered, answer)
+                SELECT $1, $3, 'stream_action', $2::uuid, 'create', $4, $7::integer, false, $8::bytea, NOT $6,
+                    CASE WHEN $8 IS NULL THEN NULL WHEN $9::jsonb IS NOT NULL THEN $9::jsonb ELSE jsonb_build_object(
+                        'kind', 'stream_action', 'id', id, 'user_id', user_id, 'stamp', encode(stamp, 'hex'),
+                        'results', COALESCE((SELECT jsonb_agg(jsonb_build_array(id, outcome) ORDER BY position)
+                            FROM wanted), '[]'),
+                        'version', version) END
+                FROM receipt WHERE word = 'applied'
+            ) SELECT word, id, user_id, stamp, ids, outcomes, version FROM receipt"
+        )
+    };
+}
+
+const STREAM_ACT_ON_UNREAD: &str = act!("is_unread", "unread_stamp");
+const STREAM_ACT_ON_ARCHIVED: &str = act!("is_archived", "archived_stamp");
+
+/// The statement that applies `action`.
+pub(crate) fn call<'a>(operation: &'a Operation, action: &'a StreamAction, direct: bool) -> Call<'a> {
+    let (name, sql) = if action.action.is_about_reading() {
+        ("stream_act_on_unread", STREAM_ACT_ON_UNREAD)
+    } else {
+        ("stream_act_on_archived", STREAM_ACT_ON_ARCHIVED)
+    };
+    let ids: Vec<Uuid> = action.ids.iter().map(|id| id.0).collect();
+    Call::new(name, sql, read_state, operation, direct)
+        .with(ids)
+        .with(action.as_of.map(At))
+        .with(action.action.value())
+}
+
+fn read_state(row: &Row, at: usize) -> Result<EntityState, QueryError> {
+    let ids: Option<Vec<Uuid>> = row.try_get(at + 3)?;
+    let outcomes: Option<Vec<&str>> = row.try_get(at + 4)?;
+    let outcomes = outcomes
+        .unwrap_or_default()
+        .into_iter()
+        .map(|outcome| ItemOutcome::parse(outcome).ok_or(QueryError::Row("outcome")));
+    let results = ids
+        .unwrap_or_default()
+        .into_iter()
+        .zip(outcomes)
+        .map(|(id, outcome)| Ok((ItemId(id), outcome?)))
+        .collect::<Result<_, QueryError>>()?;
+    let version: i64 = row.try_get(at + 5)?;
+    Ok(EntityState::StreamAction(ActionReceipt {
+        id: row.try_get(at)?,
+        user_id: UserId(row.try_get(at + 1)?),
+        stamp: read_stamp(row, at + 2)?,
+        results,
+        version: Some(u64::try_from(version).map_err(|_| QueryError::Row("version"))?),
+    }))
+}
