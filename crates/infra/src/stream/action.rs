@@ -13,7 +13,7 @@ use gravity_domain::sync::{EntityState, Operation};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-/// `$10` ids, `$11` `asOf`, `$12` the flag's new value. Direct writes that meet a later stamp are late.
+/// `$10` ids, `$11` `asOf`, `$12` the flag's new value; `$5` has no part in it but its type. Direct writes that meet a later stamp are late.
 macro_rules! act {
     ($flag:literal, $stamp:literal) => {
         concat!(
@@ -31,12 +31,13 @@ macro_rules! act {
                 LEFT JOIN priority_items AS item ON item.id = wanted.id AND item.user_id = $3
                     AND item.removed_at IS NULL AND EXISTS (SELECT FROM locked)
             ), verdict AS MATERIALIZED (
-                SELECT COALESCE(max(stamp) FILTER (WHERE outcome = 'applied'), '\\x'::bytea) AS newest,
+                SELECT COALESCE((array_agg(stamp ORDER BY stamp DESC) FILTER (WHERE outcome = 'applied'))[1], '\\x'::bytea)
+                        AS newest,
                     COALESCE(bool_or(outcome = 'applied' AND stamp < $4::bytea), false) AS changes
                 FROM wanted
             ), word AS MATERIALIZED (
                 SELECT CASE WHEN $6::boolean AND newest >= $4 THEN 'late' ELSE 'applied' END AS word, changes, newest
-                FROM verdict WHERE ",
+                FROM verdict WHERE $5::timestamptz IS NOT NULL AND ",
             fresh!(),
             "), raised AS (
                 UPDATE stream_versions AS versions SET version = versions.version + 1,
