@@ -147,6 +147,7 @@ impl World {
                 direct,
             ),
             Change::Task { id, .. } => fold(self.model_tasks.entry(id.0).or_default(), operation, direct),
+            Change::StreamAction(_) => unreachable!("no draft is an action"),
         };
         if let Expected::Applied(applied) = &expected {
             self.recorded.insert(operation.id, applied.superseded);

@@ -9,6 +9,7 @@ use gravity_domain::error::StoreError;
 use gravity_domain::id::{OperationId, SessionId, TaskId, UserId};
 use gravity_domain::page::PageKey;
 use gravity_domain::profile::Profile;
+use gravity_domain::stream::ActionReceipt;
 use gravity_domain::sync::ports::{
     AppliedListener, Breaker, DeadLetters, EntityCache, EntityStore, OperationStore, WriteBuffer,
 };
@@ -98,6 +99,7 @@ impl Memory {
                     rows.insert(row.id.0, row);
                 })
             }
+            Change::StreamAction(_) => verdict::<ActionReceipt>(None, operation, |_| {}),
         }
     }
 }
