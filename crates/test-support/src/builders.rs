@@ -10,6 +10,18 @@ pub fn task(title: &str) -> Value {
     json!({ "title": title })
 }
 
+/// An item of a stream, for an ingest: of source `email`, priority `medium`, with one participant and one message.
+#[must_use]
+pub fn item(user: Uuid, external_id: &str, title: &str, timestamp: &str) -> Value {
+    json!({
+        "userId": user, "source": "email", "externalId": external_id, "title": title, "priority": "medium",
+        "timestamp": timestamp, "snippet": format!("about {title}"),
+        "participants": [{"externalId": "grace", "name": "Grace", "avatarUrl": "https://example.com/g.png"}],
+        "messages": [{"externalId": "m1", "senderExternalId": "grace", "senderName": "Grace", "senderType": "other",
+            "contentType": "text", "content": format!("{title} it is"), "timestamp": timestamp}],
+    })
+}
+
 /// Seconds since 1970.
 #[must_use]
 pub fn now_seconds() -> i64 {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// What a run saw.
 pub(crate) struct Seen {
-    /// Microseconds, of acknowledged requests (2xx).
+    /// Microseconds, of requests that were served (2xx and 304).
     pub(crate) latency: Histogram<u64>,
     /// Microseconds, of every request.
     pub(crate) all: Histogram<u64>,
@@ -39,7 +39,7 @@ impl Seen {
             .unwrap_or(u64::MAX)
             .clamp(1, 60_000_000);
         self.all.saturating_record(micros);
-        if (200..300).contains(&status) {
+        if (200..300).contains(&status) || status == 304 {
             self.latency.saturating_record(micros);
         }
         *self.statuses.entry(status).or_default() += 1;
@@ -54,13 +54,13 @@ impl Seen {
         self
     }
 
-    /// Acknowledged requests a second.
+    /// Served requests a second.
     #[allow(clippy::cast_precision_loss, reason = "a rate")]
     pub(crate) fn rate(&self) -> f64 {
         self.latency.len() as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// A percentile of the acknowledged, in milliseconds.
+    /// A percentile of the served, in milliseconds.
     #[allow(clippy::cast_precision_loss, reason = "a latency")]
     pub(crate) fn ms(&self, percentile: f64) -> f64 {
         self.latency.value_at_percentile(percentile) as f64 / 1_000.0
@@ -82,10 +82,32 @@ pub(crate) enum Pace {
     Open(u32),
 }
 
+/// The bytes of the request with this number; `None` ends the run.
+pub(crate) type Requests = Arc<dyn Fn(usize) -> Option<Arc<[u8]>> + Send + Sync>;
+
 /// Creates tasks over `connections` connections as the users of `tokens`, for `length`.
 pub(crate) async fn create_tasks(
     address: SocketAddr,
     tokens: &Arc<Vec<String>>,
+    connections: usize,
+    pace: Pace,
+    length: Duration,
+) -> Seen {
+    let body =
+        json!({"title": "Buy oat milk", "description": "Two litres, and the blue one if there is any."});
+    let prepare = |n: usize| -> Arc<[u8]> {
+        let token = &tokens[n % tokens.len()];
+        request("POST", "/api/v1/tasks", Some(token), Some(&body)).into()
+    };
+    let prepared: Vec<Arc<[u8]>> = (0..connections).map(prepare).collect();
+    let next = move |turn: usize| prepared.get(turn % prepared.len()).cloned();
+    send(address, Arc::new(next), connections, pace, length).await
+}
+
+/// Sends requests over `connections` connections, for `length` or until there are no more.
+pub(crate) async fn send(
+    address: SocketAddr,
+    requests: Requests,
     connections: usize,
     pace: Pace,
     length: Duration,
@@ -95,7 +117,7 @@ pub(crate) async fn create_tasks(
         .map(|n| {
             tokio::spawn(work(
                 address,
-                Arc::clone(tokens),
+                Arc::clone(&requests),
                 (n, connections),
                 pace,
                 start,
@@ -115,7 +137,7 @@ pub(crate) async fn create_tasks(
 
 async fn work(
     address: SocketAddr,
-    tokens: Arc<Vec<String>>,
+    requests: Requests,
     (worker, workers): (usize, usize),
     pace: Pace,
     start: Instant,
@@ -123,10 +145,6 @@ async fn work(
 ) -> Seen {
     let mut seen = Seen::new();
     let mut client = Client::new(address);
-    let body =
-        json!({"title": "Buy oat milk", "description": "Two litres, and the blue one if there is any."});
-    let token = &tokens[worker % tokens.len()];
-    let bytes = request("POST", "/api/v1/tasks", Some(token), Some(&body));
     let mut turn = worker;
     loop {
         let meant = match pace {
@@ -136,6 +154,7 @@ async fn work(
         if meant.saturating_duration_since(start) >= length {
             return seen;
         }
+        let Some(bytes) = requests(turn) else { return seen };
         tokio::time::sleep_until(meant.into()).await;
         let status = client.send(&bytes).await.map_or(0, |answer| answer.status);
         seen.record(status, meant.elapsed());

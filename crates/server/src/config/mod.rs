@@ -13,6 +13,7 @@ mod reader;
 mod redis;
 mod secret;
 mod server;
+mod stream;
 mod telemetry;
 
 pub use auth::AuthConfig;
@@ -23,6 +24,7 @@ pub use layers::Surroundings;
 pub use names::SHORT_NAMES;
 pub use redis::RedisConfig;
 pub use server::{ServerConfig, TlsFiles};
+pub use stream::StreamConfig;
 pub use telemetry::{LogFormat, TelemetryConfig};
 
 use layers::Layers;
@@ -46,6 +48,8 @@ pub struct Config {
     pub buffer: BufferConfig,
     /// Limits and trust at the door.
     pub http: HttpConfig,
+    /// The stream: its cache, and what may be fed into it.
+    pub stream: StreamConfig,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
     /// What should be said at the start.
@@ -95,6 +99,7 @@ impl Config {
         let buffer = BufferConfig::read(&mut reader);
         database.check_against(buffer.retention, &mut reader);
         let http = HttpConfig::read(&mut reader);
+        let stream = StreamConfig::read(&mut reader);
         let telemetry = TelemetryConfig::read(&mut reader);
         let (problems, warnings) = reader.finish();
         if !problems.is_empty() {
@@ -108,6 +113,7 @@ impl Config {
             auth,
             buffer,
             http,
+            stream,
             telemetry,
             warnings,
         })

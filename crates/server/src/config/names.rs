@@ -43,6 +43,8 @@ pub const SHORT_NAMES: &[(&str, &str)] = &[
     ("MAX_RETRY_ATTEMPTS", "buffer.max_retry_attempts"),
     ("CORS_ALLOWED_ORIGINS", "http.cors_allowed_origins"),
     ("TRUSTED_PROXIES", "http.trusted_proxies"),
+    ("STREAM_CACHE_BYTES", "stream.cache_bytes"),
+    ("STREAM_CACHE_TTL_SECONDS", "stream.cache_ttl_seconds"),
     ("LOG_FORMAT", "telemetry.log_format"),
     ("RUST_LOG", "telemetry.log_filter"),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "telemetry.otlp_endpoint"),
