@@ -6,7 +6,7 @@
 //! `migrate_on_start = false`, and on a server that takes no writes, the schema is only looked at.
 //!
 //! An attempt that did not succeed is followed by another: soon when Postgres was to blame, and at once when it has been
-//! away in between, so that a recovery is never slept through; after [`REST`] when a migration is. An attempt that
+//! away in between, so that a recovery is never slept through; after a rest when a migration is. An attempt that
 //! panicked or was dropped counts as one that failed.
 
 use crate::config::Config;
