@@ -6,6 +6,7 @@
 //! because its user sets it through the write path and a later write must win.
 
 mod action;
+pub mod details;
 mod ingest;
 mod item;
 mod message;
@@ -17,5 +18,5 @@ pub use ingest::{Flags, Ingested, ItemChange, ItemKey, NewItem, NewMessage, NewP
 pub use item::{ExternalId, ItemTitle, PersonName, Snippet, Source};
 pub use item::{Item, ItemDetail, ItemPriority, Person};
 pub use message::{ContentType, Message, MessageBody, SenderType};
-pub use ports::{Cached, StreamCache, StreamStore, Versioned};
+pub use ports::{Cached, HtmlSanitizer, StreamCache, StreamStore, Versioned};
 pub use query::{Changes, Selection, StreamFilter, StreamPage, StreamQuery, View};

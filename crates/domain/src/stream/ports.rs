@@ -132,3 +132,10 @@ pub trait StreamCache: Send + Sync {
     /// Something of the user's items may have been committed unseen: the version is asked for anew.
     fn doubted(&self, user: UserId);
 }
+
+/// Makes HTML from outside safe to show.
+#[cfg_attr(feature = "mock", mockall::automock)]
+pub trait HtmlSanitizer: Send + Sync {
+    /// What is left of `html` when everything that is not known to be harmless is taken out.
+    fn clean(&self, html: &str) -> String;
+}
