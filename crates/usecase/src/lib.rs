@@ -2,5 +2,6 @@
 
 pub mod auth;
 pub mod profile;
+pub mod stream;
 pub mod sync;
 pub mod task;

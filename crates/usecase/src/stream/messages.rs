@@ -1,0 +1,75 @@
+//! The older messages of an item.
+
+use super::overlay::unread;
+use crate::sync::Read;
+use crate::sync::overlay::fall_back;
+use gravity_domain::id::{ItemId, UserId};
+use gravity_domain::page::{Page, PageKey, PageLimit};
+use gravity_domain::stream::{ItemDetail, Message, StreamCache, StreamStore};
+use gravity_domain::sync::ports::Breaker;
+use gravity_domain::sync::{Freshness, ReadError};
+use std::sync::Arc;
+
+/// `GET /v2/stream/{itemId}/messages`.
+pub struct ListMessages {
+    store: Arc<dyn StreamStore>,
+    cache: Arc<dyn StreamCache>,
+    breaker: Arc<dyn Breaker>,
+}
+
+impl ListMessages {
+    /// Over these ports.
+    pub fn new(store: Arc<dyn StreamStore>, cache: Arc<dyn StreamCache>, breaker: Arc<dyn Breaker>) -> Self {
+        Self {
+            store,
+            cache,
+            breaker,
+        }
+    }
+
+    /// One page, newest first, after the position `after`: from Postgres, or, when it is away, from the newest messages
+    /// that are cached with the item, as far as they reach.
+    ///
+    /// # Errors
+    /// [`ReadError::NotFound`] for no such item or another's; else see [`ReadError`].
+    pub async fn run(
+        &self,
+        user: UserId,
+        id: ItemId,
+        after: Option<PageKey>,
+        limit: PageLimit,
+    ) -> Result<Read<Page<Message>>, ReadError> {
+        if self.breaker.allows_reads() {
+            match self.store.messages(user, id, after, limit).await {
+                Ok(found) => {
+                    return Ok(Read {
+                        value: found.ok_or(ReadError::NotFound)?,
+                        freshness: Freshness::Current,
+                    });
+                }
+                Err(error) => fall_back(self.breaker.as_ref(), error)?,
+            }
+        }
+        let known = self.cache.detail(user, id, 0).await.map_err(unread)?;
+        let detail = known.value.ok_or(ReadError::NotFound)?;
+        Ok(Read {
+            value: covered(&detail, after, limit).ok_or(ReadError::Unknown)?,
+            freshness: known.freshness,
+        })
+    }
+}
+
+/// The page, if the newest messages reach to its end.
+fn covered(detail: &ItemDetail, after: Option<PageKey>, limit: PageLimit) -> Option<Page<Message>> {
+    let rest = detail.messages.iter();
+    let rest: Vec<_> = rest
+        .filter(|message| after.is_none_or(|after| message.page_key() < after))
+        .collect();
+    if rest.len() < limit.get() && detail.next.is_some() {
+        return None;
+    }
+    let has_more = rest.len() > limit.get() || detail.next.is_some();
+    let items: Vec<_> = rest.into_iter().take(limit.get()).cloned().collect();
+    let next = items.last().filter(|_| has_more).map(Message::page_key);
+    Some(Page { items, next })
+}
