@@ -8,9 +8,13 @@ use libfuzzer_sys::fuzz_target;
 use std::sync::{Arc, LazyLock};
 use tokio::runtime::{Builder, Runtime};
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().build().expect("a runtime"));
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_current_thread().build().expect("a runtime"));
 static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
-    let settings = VerifierSettings { secret: Some(secret()), ..VerifierSettings::default() };
+    let settings = VerifierSettings {
+        secret: Some(secret()),
+        ..VerifierSettings::default()
+    };
     Verifier::new(settings, Arc::new(SystemClock), RUNTIME.handle().clone()).expect("a verifier")
 });
 
