@@ -1,0 +1,505 @@
+//! Items as services tell them, into Postgres: a whole batch in one round trip.
+//!
+//! BEGIN, a statement that locks the versions of all users named (in the order of their ids, as every writer of streams
+//! does), one that does the work, and COMMIT are sent without waiting in between; after a failure COMMIT rolls back. The
+//! second statement's snapshot is taken when the locks are held, so that what it compares with cannot move: it finds
+//! what differs, raises the versions of the users concerned, once each, and writes only what differs, with those versions.
+//!
+//! What is merged: a picture that is not told stays; participants told come first, in their order, before those that there
+//! are, 50 at most; messages not told stay. Flags told take their value and the later stamp, which is no change unless the
+//! value differs. To all this a removed item is one that has never been.
+//!
+//! changed_at is in whole milliseconds, as times are outside: arrivals are later than every `asOf` before them there too.
+
+use crate::postgres::values::{At, Stamp};
+use crate::postgres::{Pool, QueryError, Session};
+use futures_util::future::join4;
+use gravity_domain::clock::Hlc;
+use gravity_domain::error::StoreError;
+use gravity_domain::id::{ItemId, MessageId, PersonId, UserId};
+use gravity_domain::stream::{
+    Ingested, ItemChange, ItemKey, NewItem, NewMessage, NewPerson, Raised, Removed,
+};
+use serde_json::Value;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use tokio_postgres::Row;
+use tokio_postgres::types::{Json, ToSql};
+use uuid::Uuid;
+
+type Parameters<'a> = [&'a (dyn ToSql + Sync)];
+
+/// Plans are made for the sizes at hand: a general one would join lists of hundreds by going through all pairs.
+const BEGIN: &str = "BEGIN; SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off";
+
+/// The rows that are there are locked, although none is updated.
+const LOCK_OR_MAKE: &str = "INSERT INTO stream_versions AS versions (user_id, version, changed_at)
+    SELECT id, 0, date_trunc('milliseconds', clock_timestamp()) FROM unnest($1::uuid[]) AS told (id) ORDER BY id
+    ON CONFLICT (user_id) DO UPDATE SET version = versions.version WHERE false";
+
+const LOCK: &str =
+    "SELECT FROM stream_versions WHERE user_id = ANY ($1::uuid[]) ORDER BY user_id FOR NO KEY UPDATE";
+
+/// Raises the versions of the users that `$users` gives.
+macro_rules! raise {
+    ($users:literal) => {
+        concat!(
+            "UPDATE stream_versions AS versions SET version = versions.version + 1,
+                changed_at = date_trunc('milliseconds', interval '999 microseconds' +
+                    GREATEST(clock_timestamp(), versions.changed_at + interval '1 millisecond'))
+            WHERE user_id IN (",
+            $users,
+            ") RETURNING user_id, version, changed_at"
+        )
+    };
+}
+
+/// `$1` stamp, `$2..=$11` items, `$12..=$14` people, `$15..=$17` participants, `$18..=$30` messages.
+const INGEST: &str = concat!(
+    "WITH told AS MATERIALIZED (
+        SELECT * FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::timestamptz[], $10::boolean[], $11::boolean[])
+            AS told (id, user_id, external_id, title, source, priority, snippet, item_timestamp, unread, archived)
+    ), judged AS MATERIALIZED (
+        SELECT told.id, told.user_id, told.external_id, told.title, told.source, told.priority, told.snippet,
+            told.item_timestamp, item.arrived_at, item.version, item.id IS NULL AS is_new,
+            COALESCE(told.unread, item.is_unread, true) AS is_unread,
+            COALESCE(told.archived, item.is_archived, false) AS is_archived,
+            GREATEST(item.unread_stamp, CASE WHEN told.unread IS NULL THEN zero.stamp ELSE $1::bytea END) AS unread_stamp,
+            GREATEST(item.archived_stamp, CASE WHEN told.archived IS NULL THEN zero.stamp ELSE $1 END) AS archived_stamp,
+            told.unread IS NOT NULL OR told.archived IS NOT NULL AS is_flagged,
+            (told.title, told.priority, told.snippet, told.item_timestamp,
+                COALESCE(told.unread, item.is_unread), COALESCE(told.archived, item.is_archived))
+            IS DISTINCT FROM (item.title, item.priority, item.snippet, item.item_timestamp,
+                item.is_unread, item.is_archived) AS differs
+        FROM (SELECT decode(repeat('00', 16), 'hex') AS stamp) AS zero CROSS JOIN told
+        LEFT JOIN priority_items AS item ON item.id = told.id AND item.removed_at IS NULL
+    ), changed_people AS MATERIALIZED (
+        SELECT told.id, told.name, COALESCE(told.avatar_url, person.avatar_url) AS avatar_url
+        FROM unnest($12::uuid[], $13::text[], $14::text[]) AS told (id, name, avatar_url)
+        LEFT JOIN people AS person ON person.id = told.id
+        WHERE (told.name, COALESCE(told.avatar_url, person.avatar_url))
+            IS DISTINCT FROM (person.name, person.avatar_url)
+    ), seats AS MATERIALIZED (
+        SELECT * FROM unnest($15::uuid[], $16::uuid[], $17::smallint[]) AS seats (item_id, person_id, position)
+    ), taken AS MATERIALIZED (
+        SELECT item_id, person_id, position FROM priority_item_participants
+        WHERE item_id IN (SELECT item_id FROM seats)
+    ), ranked AS MATERIALIZED (
+        SELECT item_id, person_id, taken.position AS old, (row_number() OVER (PARTITION BY item_id
+            ORDER BY seats.position NULLS LAST, taken.position, person_id) - 1)::smallint AS position
+        FROM seats FULL JOIN taken USING (item_id, person_id)
+    ), moved AS MATERIALIZED (
+        SELECT item_id, person_id, position FROM ranked
+        WHERE CASE WHEN position < 50 THEN old IS DISTINCT FROM position ELSE old IS NOT NULL END
+    ), changed_messages AS MATERIALIZED (
+        SELECT told.* FROM unnest($18::uuid[], $19::uuid[], $20::uuid[], $21::text[], $22::text[], $23::text[],
+            $24::text[], $25::text[], $26::timestamptz[], $27::jsonb[], $28::jsonb[], $29::jsonb[], $30::jsonb[])
+            AS told (id, item_id, sender_id, sender_name, sender_type, content_type, content, full_content_html,
+                message_timestamp, event_details, social_details, attachments, ai_insights)
+        LEFT JOIN priority_item_messages AS message ON message.id = told.id
+        WHERE (told.sender_id, told.sender_name, told.sender_type, told.content_type, told.content,
+                told.full_content_html, told.message_timestamp, told.event_details, told.social_details,
+                told.attachments, told.ai_insights)
+            IS DISTINCT FROM (message.sender_id, message.sender_name, message.sender_type, message.content_type,
+                message.content, message.full_content_html, message.message_timestamp, message.event_details,
+                message.social_details, message.attachments, message.ai_insights)
+    ), touched AS MATERIALIZED (
+        SELECT id FROM judged WHERE differs
+        UNION SELECT item_id FROM moved
+        UNION SELECT item_id FROM seats JOIN changed_people ON changed_people.id = seats.person_id
+        UNION SELECT item_id FROM changed_messages
+    ), raised AS (",
+    raise!("SELECT user_id FROM judged WHERE id IN (SELECT id FROM touched)"),
+    "), write_items AS (
+        INSERT INTO priority_items (id, user_id, external_id, title, source, priority, is_unread, is_archived, snippet,
+            item_timestamp, arrived_at, version, unread_stamp, archived_stamp)
+        SELECT judged.id, user_id, external_id, title, source, priority, is_unread, is_archived, snippet,
+            item_timestamp, COALESCE(judged.arrived_at, raised.changed_at),
+            CASE WHEN touched.id IS NULL THEN judged.version ELSE raised.version END, unread_stamp, archived_stamp
+        FROM judged LEFT JOIN touched USING (id) LEFT JOIN raised USING (user_id)
+        WHERE touched.id IS NOT NULL OR judged.is_flagged
+        ON CONFLICT (id) DO UPDATE SET title = excluded.title, priority = excluded.priority,
+            is_unread = excluded.is_unread, is_archived = excluded.is_archived, snippet = excluded.snippet,
+            item_timestamp = excluded.item_timestamp, arrived_at = excluded.arrived_at, version = excluded.version,
+            unread_stamp = excluded.unread_stamp, archived_stamp = excluded.archived_stamp, removed_at = NULL
+    ), write_people AS (
+        INSERT INTO people (id, name, avatar_url) SELECT id, name, avatar_url FROM changed_people
+        ON CONFLICT (id) DO UPDATE SET name = excluded.name, avatar_url = excluded.avatar_url
+    ), write_participants AS (
+        INSERT INTO priority_item_participants (item_id, person_id, position)
+        SELECT item_id, person_id, position FROM moved WHERE position < 50
+        ON CONFLICT (item_id, person_id) DO UPDATE SET position = excluded.position
+    ), drop_participants AS (
+        DELETE FROM priority_item_participants AS seat USING moved
+        WHERE seat.item_id = moved.item_id AND seat.person_id = moved.person_id AND moved.position >= 50
+    ), write_messages AS (
+        INSERT INTO priority_item_messages (id, item_id, sender_id, sender_name, sender_type, content_type, content,
+            full_content_html, message_timestamp, event_details, social_details, attachments, ai_insights)
+        SELECT * FROM changed_messages
+        ON CONFLICT (id) DO UPDATE SET sender_id = excluded.sender_id, sender_name = excluded.sender_name,
+            sender_type = excluded.sender_type, content_type = excluded.content_type, content = excluded.content,
+            full_content_html = excluded.full_content_html, message_timestamp = excluded.message_timestamp,
+            event_details = excluded.event_details, social_details = excluded.social_details,
+            attachments = excluded.attachments, ai_insights = excluded.ai_insights
+    ) SELECT judged.id, user_id, COALESCE(raised.version, versions.version) AS version,
+        CASE WHEN is_new THEN 'created' WHEN touched.id IS NULL THEN 'unchanged' ELSE 'updated' END AS change
+    FROM judged LEFT JOIN touched USING (id) LEFT JOIN raised USING (user_id)
+    JOIN stream_versions AS versions USING (user_id)"
+);
+
+/// `$1` items, `$2` their users. A tombstone tells nothing of what there was.
+const REMOVE: &str = concat!(
+    "WITH told AS MATERIALIZED (
+        SELECT told.id, told.user_id, item.id IS NOT NULL AS is_there
+        FROM unnest($1::uuid[], $2::uuid[]) AS told (id, user_id)
+        LEFT JOIN priority_items AS item ON item.id = told.id AND item.removed_at IS NULL
+    ), raised AS (",
+    raise!("SELECT user_id FROM told WHERE is_there"),
+    "), removed AS (
+        UPDATE priority_items AS item SET title = '-', snippet = NULL, removed_at = raised.changed_at,
+            version = raised.version
+        FROM told JOIN raised USING (user_id) WHERE told.is_there AND item.id = told.id
+    ), participants AS (
+        DELETE FROM priority_item_participants WHERE item_id IN (SELECT id FROM told WHERE is_there)
+    ), messages AS (
+        DELETE FROM priority_item_messages WHERE item_id IN (SELECT id FROM told WHERE is_there)
+    ) SELECT told.id, user_id, COALESCE(raised.version, versions.version, 0) AS version, is_there
+    FROM told LEFT JOIN raised USING (user_id) LEFT JOIN stream_versions AS versions USING (user_id)"
+);
+
+/// See [`StreamStore::ingest`](gravity_domain::stream::StreamStore::ingest). Of an item told twice the last counts.
+pub(super) async fn ingest(pool: &Pool, items: &[NewItem], stamp: Hlc) -> Result<Ingested, StoreError> {
+    let batch = Batch::of(items);
+    let stamp = Stamp(stamp);
+    let answers = Work {
+        name: "stream_ingest",
+        lock: LOCK_OR_MAKE,
+        sql: INGEST,
+        parameters: &batch.parameters(&stamp),
+    };
+    let answers: Answers<ItemChange> = answers.run(pool, &batch.items.users, read_change).await?;
+    let ids = items.iter().map(|item| item.key.item_id());
+    Ok(Ingested {
+        changes: ids
+            .map(|id| Ok((id, answers.of(id)?)))
+            .collect::<Result<_, QueryError>>()?,
+        versions: answers.versions,
+    })
+}
+
+/// See [`StreamStore::remove`](gravity_domain::stream::StreamStore::remove).
+pub(super) async fn remove(pool: &Pool, keys: &[ItemKey]) -> Result<Removed, StoreError> {
+    let ids: Vec<ItemId> = keys.iter().map(ItemKey::item_id).collect();
+    let items: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
+    let users: Vec<Uuid> = keys.iter().map(|key| key.user_id.0).collect();
+    let work = Work {
+        name: "stream_remove",
+        lock: LOCK,
+        sql: REMOVE,
+        parameters: &[&items, &users],
+    };
+    let answers: Answers<bool> = work.run(pool, &users, |row| Ok(row.try_get("is_there")?)).await?;
+    Ok(Removed {
+        removed: ids
+            .into_iter()
+            .map(|id| answers.of(id))
+            .collect::<Result<_, _>>()?,
+        versions: answers.versions,
+    })
+}
+
+fn read_change(row: &Row) -> Result<ItemChange, QueryError> {
+    match row.try_get("change")? {
+        "created" => Ok(ItemChange::Created),
+        "updated" => Ok(ItemChange::Updated),
+        "unchanged" => Ok(ItemChange::Unchanged),
+        _ => Err(QueryError::Row("change")),
+    }
+}
+
+/// A transaction of two statements.
+struct Work<'a> {
+    name: &'static str,
+    lock: &'static str,
+    sql: &'static str,
+    parameters: &'a Parameters<'a>,
+}
+
+impl Work<'_> {
+    async fn run<T>(
+        &self,
+        pool: &Pool,
+        users: &[Uuid],
+        read: fn(&Row) -> Result<T, QueryError>,
+    ) -> Result<Answers<T>, QueryError> {
+        if users.is_empty() {
+            return Ok(Answers::default());
+        }
+        let session = pool.session(self.name).await?;
+        let rows = self.transact(&session, users).await;
+        Answers::read(&session.finish(rows)?, read)
+    }
+
+    /// The driver's futures send their request when first polled, and these are polled in their order.
+    async fn transact(&self, session: &Session, users: &[Uuid]) -> Result<Vec<Row>, QueryError> {
+        let client = session.client();
+        let lock = session.within(client.prepare_cached(self.lock)).await?;
+        let work = session.within(client.prepare_cached(self.sql)).await?;
+        let users: Vec<Uuid> = users
+            .iter()
+            .copied()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        let of_lock: [&(dyn ToSql + Sync); 1] = [&users];
+        let sent = join4(
+            client.batch_execute(BEGIN),
+            client.execute(&lock, &of_lock),
+            client.query(&work, self.parameters),
+            client.batch_execute("COMMIT"),
+        );
+        let (begun, locked, rows, committed) = session.within(async { Ok(sent.await) }).await?;
+        begun?;
+        locked?;
+        let rows = rows?;
+        committed?;
+        Ok(rows)
+    }
+}
+
+/// What a statement says of each item and user.
+struct Answers<T> {
+    of_items: HashMap<ItemId, T>,
+    versions: Vec<Raised>,
+}
+
+impl<T> Default for Answers<T> {
+    fn default() -> Self {
+        Self {
+            of_items: HashMap::new(),
+            versions: Vec::new(),
+        }
+    }
+}
+
+impl<T> Answers<T> {
+    fn read(rows: &[Row], read: fn(&Row) -> Result<T, QueryError>) -> Result<Self, QueryError> {
+        let mut answers = Self::default();
+        let mut users = HashSet::new();
+        for row in rows {
+            let user = UserId(row.try_get("user_id")?);
+            let version: i64 = row.try_get("version")?;
+            if users.insert(user) {
+                let version = u64::try_from(version).map_err(|_| QueryError::Row("version"))?;
+                answers.versions.push((user, version));
+            }
+            answers.of_items.insert(ItemId(row.try_get("id")?), read(row)?);
+        }
+        Ok(answers)
+    }
+}
+
+impl<T: Copy> Answers<T> {
+    fn of(&self, id: ItemId) -> Result<T, QueryError> {
+        self.of_items.get(&id).copied().ok_or(QueryError::Row("id"))
+    }
+}
+
+/// A batch as arrays, each item, person and message once.
+#[derive(Default)]
+struct Batch<'a> {
+    items: Items<'a>,
+    people: People<'a>,
+    seats: Seats,
+    messages: Messages<'a>,
+}
+
+impl<'a> Batch<'a> {
+    fn of(items: &'a [NewItem]) -> Self {
+        let ids: Vec<ItemId> = items.iter().map(|item| item.key.item_id()).collect();
+        let last: HashMap<ItemId, usize> = ids.iter().copied().zip(0..).collect();
+        let mut batch = Self::default();
+        let mut people = HashMap::new();
+        for (index, (item, id)) in items.iter().zip(ids).enumerate() {
+            if last.get(&id) == Some(&index) {
+                batch.items.push(id, item);
+                batch.seats.push(id, item, &mut people);
+                batch.messages.push(id, item);
+            }
+        }
+        for (id, person) in people {
+            batch.people.push(id, person);
+        }
+        batch
+    }
+
+    fn parameters(&'a self, stamp: &'a Stamp) -> Vec<&'a (dyn ToSql + Sync)> {
+        let (items, people, seats, messages) = (&self.items, &self.people, &self.seats, &self.messages);
+        vec![
+            stamp,
+            &items.ids,
+            &items.users,
+            &items.external_ids,
+            &items.titles,
+            &items.sources,
+            &items.priorities,
+            &items.snippets,
+            &items.timestamps,
+            &items.unread,
+            &items.archived,
+            &people.ids,
+            &people.names,
+            &people.avatars,
+            &seats.items,
+            &seats.people,
+            &seats.positions,
+            &messages.ids,
+            &messages.items,
+            &messages.sender_ids,
+            &messages.sender_names,
+            &messages.sender_types,
+            &messages.content_types,
+            &messages.contents,
+            &messages.htmls,
+            &messages.timestamps,
+            &messages.events,
+            &messages.socials,
+            &messages.attachments,
+            &messages.insights,
+        ]
+    }
+}
+
+#[derive(Default)]
+struct Items<'a> {
+    ids: Vec<Uuid>,
+    users: Vec<Uuid>,
+    external_ids: Vec<&'a str>,
+    titles: Vec<&'a str>,
+    sources: Vec<&'a str>,
+    priorities: Vec<&'a str>,
+    snippets: Vec<Option<&'a str>>,
+    timestamps: Vec<At>,
+    unread: Vec<Option<bool>>,
+    archived: Vec<Option<bool>>,
+}
+
+impl<'a> Items<'a> {
+    fn push(&mut self, id: ItemId, item: &'a NewItem) {
+        self.ids.push(id.0);
+        self.users.push(item.key.user_id.0);
+        self.external_ids.push(item.key.external_id.as_str());
+        self.titles.push(item.title.as_str());
+        self.sources.push(item.key.source.as_str());
+        self.priorities.push(item.priority.as_str());
+        self.snippets
+            .push(item.snippet.as_ref().map(|text| text.as_str()));
+        self.timestamps.push(At(item.timestamp));
+        self.unread.push(item.flags.is_unread);
+        self.archived.push(item.flags.is_archived);
+    }
+}
+
+/// The last name and the last picture told of each person.
+type Known<'a> = HashMap<PersonId, (&'a str, Option<&'a str>)>;
+
+#[derive(Default)]
+struct People<'a> {
+    ids: Vec<Uuid>,
+    names: Vec<&'a str>,
+    avatars: Vec<Option<&'a str>>,
+}
+
+impl<'a> People<'a> {
+    fn push(&mut self, id: PersonId, (name, avatar): (&'a str, Option<&'a str>)) {
+        self.ids.push(id.0);
+        self.names.push(name);
+        self.avatars.push(avatar);
+    }
+}
+
+#[derive(Default)]
+struct Seats {
+    items: Vec<Uuid>,
+    people: Vec<Uuid>,
+    positions: Vec<i16>,
+}
+
+impl Seats {
+    fn push<'a>(&mut self, id: ItemId, item: &'a NewItem, people: &mut Known<'a>) {
+        let mut seated = HashSet::new();
+        for person in &item.participants {
+            let person_id = person_id(&item.key, person);
+            let known = people.entry(person_id).or_insert(("", None));
+            known.0 = person.name.as_str();
+            known.1 = person.avatar_url.as_ref().map(|url| url.as_str()).or(known.1);
+            if seated.insert(person_id) {
+                self.items.push(id.0);
+                self.people.push(person_id.0);
+                self.positions
+                    .push(i16::try_from(seated.len()).unwrap_or(i16::MAX));
+            }
+        }
+    }
+}
+
+fn person_id(key: &ItemKey, person: &NewPerson) -> PersonId {
+    match &person.external_id {
+        Some(id) => PersonId::of(key.user_id, key.source.as_str(), id.as_str()),
+        None => PersonId::of_name(key.user_id, key.source.as_str(), person.name.as_str()),
+    }
+}
+
+/// As [`person_id`], so that a sender can be found among the participants.
+fn sender_id(key: &ItemKey, message: &NewMessage) -> Option<PersonId> {
+    let source = key.source.as_str();
+    match (&message.sender_external_id, &message.sender_name) {
+        (Some(id), _) => Some(PersonId::of(key.user_id, source, id.as_str())),
+        (None, Some(name)) => Some(PersonId::of_name(key.user_id, source, name.as_str())),
+        (None, None) => None,
+    }
+}
+
+#[derive(Default)]
+struct Messages<'a> {
+    ids: Vec<Uuid>,
+    items: Vec<Uuid>,
+    sender_ids: Vec<Option<Uuid>>,
+    sender_names: Vec<Option<&'a str>>,
+    sender_types: Vec<&'a str>,
+    content_types: Vec<&'a str>,
+    contents: Vec<Option<&'a str>>,
+    htmls: Vec<Option<&'a str>>,
+    timestamps: Vec<At>,
+    events: Vec<Option<Json<&'a Value>>>,
+    socials: Vec<Option<Json<&'a Value>>>,
+    attachments: Vec<Option<Json<&'a Value>>>,
+    insights: Vec<Option<Json<&'a Value>>>,
+}
+
+impl<'a> Messages<'a> {
+    fn push(&mut self, item: ItemId, told: &'a NewItem) {
+        let mut seen = HashSet::new();
+        for message in told.messages.iter().rev() {
+            let id = MessageId::of(item, message.external_id.as_str());
+            if !seen.insert(id) {
+                continue;
+            }
+            self.ids.push(id.0);
+            self.items.push(item.0);
+            self.sender_ids.push(sender_id(&told.key, message).map(|id| id.0));
+            self.sender_names
+                .push(message.sender_name.as_ref().map(|name| name.as_str()));
+            self.sender_types.push(message.sender_type.as_str());
+            self.content_types.push(message.content_type.as_str());
+            self.contents
+                .push(message.content.as_ref().map(|text| text.as_str()));
+            self.htmls.push(message.full_content_html.as_deref());
+            self.timestamps.push(At(message.timestamp));
+            self.events.push(message.event_details.as_ref().map(Json));
+            self.socials.push(message.social_details.as_ref().map(Json));
+            self.attachments.push(message.attachments.as_ref().map(Json));
+            self.insights.push(message.ai_insights.as_ref().map(Json));
+        }
+    }
+}
