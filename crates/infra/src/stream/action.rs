@@ -1,8 +1,9 @@
 //! The statement that applies an action to the items it names (see [`crate::sync::statement`]).
 //!
 //! The user's version is locked first, as by every change of a stream, so that nothing of the user's items moves meanwhile;
-//! a user without one has no items. The stamps that decide are those of the rows as they are after that wait. Each item gets a word of its own; the operation's word is `applied` also when it
-//! found nothing to do.
+//! a user without one has no items. Each item gets a word of its own; the operation's word is `applied` also when it found
+//! nothing to do. The words are those of the snapshot from before the wait for the lock; what is written is decided anew, on
+//! the rows as they are after it. The version is raised when a flag changes, and when it may have changed in that wait.
 
 use crate::postgres::QueryError;
 use crate::postgres::values::At;
@@ -17,14 +18,18 @@ use uuid::Uuid;
 macro_rules! act {
     ($flag:literal, $stamp:literal) => {
         concat!(
-            "WITH locked AS MATERIALIZED (
-                SELECT version, changed_at FROM stream_versions WHERE user_id = $3::uuid AND ",
+            "WITH seen AS MATERIALIZED (
+                SELECT version FROM stream_versions WHERE user_id = $3::uuid
+            ), locked AS MATERIALIZED (
+                SELECT version FROM stream_versions WHERE user_id = $3 AND ",
             fresh!(),
             " FOR NO KEY UPDATE
             ), wanted AS MATERIALIZED (
                 SELECT wanted.id, wanted.position, item.",
             $stamp,
-            " AS stamp, CASE WHEN item.id IS NULL THEN 'not_found'
+            " AS stamp, item.",
+            $flag,
+            " <> $12::boolean AS differs, CASE WHEN item.id IS NULL THEN 'not_found'
                     WHEN item.item_timestamp > $11::timestamptz OR item.arrived_at > $11 THEN 'skipped'
                     ELSE 'applied' END AS outcome
                 FROM unnest($10::uuid[]) WITH ORDINALITY AS wanted (id, position)
@@ -33,7 +38,8 @@ macro_rules! act {
             ), verdict AS MATERIALIZED (
                 SELECT COALESCE((array_agg(stamp ORDER BY stamp DESC) FILTER (WHERE outcome = 'applied'))[1], '\\x'::bytea)
                         AS newest,
-                    COALESCE(bool_or(outcome = 'applied' AND stamp < $4::bytea), false) AS changes
+                    COALESCE(bool_or(outcome = 'applied' AND stamp < $4::bytea AND (differs
+                        OR (SELECT version FROM seen) <> (SELECT version FROM locked))), false) AS changes
                 FROM wanted
             ), word AS MATERIALIZED (
                 SELECT CASE WHEN $6::boolean AND newest >= $4 THEN 'late' ELSE 'applied' END AS word, changes, newest
@@ -41,13 +47,14 @@ macro_rules! act {
             fresh!(),
             "), raised AS (
                 UPDATE stream_versions AS versions SET version = versions.version + 1,
-                    changed_at = GREATEST(clock_timestamp(), versions.changed_at + interval '1 millisecond')
+                    changed_at = GREATEST(date_trunc('milliseconds', clock_timestamp()),
+                        versions.changed_at + interval '1 millisecond')
                 FROM word WHERE user_id = $3 AND word.word = 'applied' AND word.changes
                 RETURNING versions.version
             ), effect AS (
                 UPDATE priority_items AS item SET ",
             $flag,
-            " = $12::boolean, ",
+            " = $12, ",
             $stamp,
             " = $4, version = CASE WHEN item.",
             $flag,

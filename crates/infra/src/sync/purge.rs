@@ -9,10 +9,27 @@ const BATCH: u64 = 2_000;
 
 const TOMBSTONES_LOCK: i64 = 0x6772_6176_6974_7910;
 const APPLIED_LOCK: i64 = 0x6772_6176_6974_7911;
+const ITEMS_LOCK: i64 = 0x6772_6176_6974_7912;
 
 const TASK_PURGE: &str = "DELETE FROM tasks WHERE id IN (
     SELECT id FROM tasks WHERE deleted_at < now() - make_interval(secs => $1) ORDER BY deleted_at LIMIT $2 FOR UPDATE SKIP LOCKED
 )";
+/// Versions are locked before items, as by every change of a stream; users who are being changed wait for the next time. What
+/// is gone can no longer be told as a change: `purged_version` says so.
+const ITEM_PURGE: &str = "WITH old AS MATERIALIZED (
+    SELECT id, user_id FROM priority_items WHERE removed_at < now() - make_interval(secs => $1) ORDER BY removed_at LIMIT $2
+), locked AS MATERIALIZED (
+    SELECT user_id FROM stream_versions WHERE user_id IN (SELECT user_id FROM old)
+    ORDER BY user_id FOR NO KEY UPDATE SKIP LOCKED
+), purged AS (
+    DELETE FROM priority_items AS item USING old, locked
+    WHERE item.id = old.id AND locked.user_id = old.user_id AND item.removed_at < now() - make_interval(secs => $1)
+    RETURNING item.user_id, item.version
+), told AS (
+    UPDATE stream_versions AS versions SET purged_version = GREATEST(versions.purged_version, newest.version)
+    FROM (SELECT user_id, max(version) AS version FROM purged GROUP BY user_id) AS newest
+    WHERE versions.user_id = newest.user_id
+) SELECT FROM purged";
 const OPERATION_PURGE: &str = "DELETE FROM applied_operations WHERE id IN (
     SELECT id FROM applied_operations WHERE applied_at < now() - make_interval(secs => $1) ORDER BY applied_at LIMIT $2 FOR UPDATE SKIP LOCKED
 )";
@@ -30,13 +47,19 @@ impl RowsPurge {
         Self { pool }
     }
 
-    /// Removes tombstones of tasks deleted longer ago than `retention`, by the clock of Postgres, which wrote their times. Returns how many.
+    /// Removes tombstones of tasks and items deleted longer ago than `retention`, by the clock of Postgres, which wrote their
+    /// times. Returns how many.
     ///
     /// # Errors
     /// The store's; what was removed before stays removed.
     pub async fn purge_tombstones(&self, retention: Duration) -> Result<u64, StoreError> {
-        self.purge("task_purge", TASK_PURGE, TOMBSTONES_LOCK, retention)
-            .await
+        let tasks = self
+            .purge("task_purge", TASK_PURGE, TOMBSTONES_LOCK, retention)
+            .await?;
+        let items = self
+            .purge("item_purge", ITEM_PURGE, ITEMS_LOCK, retention)
+            .await?;
+        Ok(tasks + items)
     }
 
     /// Forgets operations committed longer ago than `retention`, by the clock of Postgres. Returns how many.
