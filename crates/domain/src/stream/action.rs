@@ -198,3 +198,124 @@ impl Entity for ActionReceipt {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::NodeId;
+    use proptest::prelude::*;
+
+    fn action(kind: usize, as_of: Option<i64>) -> StreamAction {
+        StreamAction {
+            action: Action::ALL[kind],
+            ids: vec![Item::example(0).id],
+            as_of: as_of.map(Timestamp::from_millis),
+            judged: Vec::new(),
+        }
+    }
+
+    fn stamp(wall_ms: u64) -> Hlc {
+        Hlc {
+            wall_ms,
+            counter: 0,
+            node: NodeId(1),
+        }
+    }
+
+    fn folded(actions: &[(Hlc, StreamAction)]) -> Item {
+        let mut item = Item::example(5);
+        for (stamp, action) in actions {
+            action.fold(*stamp, &mut item);
+        }
+        item
+    }
+
+    fn actions() -> impl Strategy<Value = Vec<(Hlc, StreamAction)>> {
+        let one = (0usize..4, prop::option::of(0i64..10)).prop_map(|(kind, as_of)| action(kind, as_of));
+        prop::collection::vec(one, 1..8).prop_map(|all| (1..).map(stamp).zip(all).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_in_which_actions_arrive_does_not_matter(
+            (given, shuffled) in actions().prop_flat_map(|all| (Just(all.clone()), Just(all).prop_shuffle())),
+        ) {
+            prop_assert_eq!(folded(&given), folded(&shuffled));
+        }
+
+        #[test]
+        fn actions_that_arrive_again_change_nothing(
+            given in actions(), again in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+        ) {
+            let mut doubled = given.clone();
+            doubled.extend(again.iter().map(|index| index.get(&given).clone()));
+            prop_assert_eq!(folded(&given), folded(&doubled));
+        }
+
+        #[test]
+        fn it_does_not_matter_which_actions_were_folded_before(given in actions(), at in any::<prop::sample::Index>()) {
+            // (a b) c = a (b c), where what was folded before is an item of its own.
+            let (first, rest) = given.split_at(at.index(given.len()));
+            let mut item = folded(first);
+            for (stamp, action) in rest {
+                action.fold(*stamp, &mut item);
+            }
+            prop_assert_eq!(item, folded(&given));
+        }
+    }
+
+    #[test]
+    fn each_action_sets_its_own_flag_only() {
+        for (kind, is_unread, is_archived) in [
+            (0, false, false),
+            (1, true, false),
+            (2, true, true),
+            (3, true, false),
+        ] {
+            let item = folded(&[(stamp(1), action(kind, None))]);
+            assert_eq!((item.unread.value, item.archived.value), (is_unread, is_archived));
+        }
+    }
+
+    #[test]
+    fn an_item_that_is_or_arrived_later_than_as_of_is_left_alone() {
+        let mut late = Item::example(5);
+        late.arrived_at = Timestamp::from_millis(6);
+        assert!(action(0, Some(5)).skips(&late));
+        assert!(!action(0, Some(6)).skips(&late));
+        let mut future = Item::example(6);
+        future.arrived_at = Timestamp::from_millis(5);
+        assert!(action(0, Some(5)).skips(&future));
+        assert!(!action(0, Some(5)).fold(stamp(1), &mut future));
+        assert!(future.unread.value);
+        assert!(!action(0, None).skips(&future));
+    }
+
+    #[test]
+    fn a_receipt_tells_what_was_judged_in_the_order_of_the_request() {
+        let ids: Vec<_> = (1..=3).map(|n| ItemId(Uuid::from_u128(n))).collect();
+        let judged = vec![ItemOutcome::NotFound, ItemOutcome::Applied, ItemOutcome::Skipped];
+        let operation = Operation {
+            id: crate::id::OperationId(Uuid::from_u128(9)),
+            user_id: UserId(Uuid::from_u128(2)),
+            change: Change::StreamAction(StreamAction {
+                ids: ids.clone(),
+                judged: judged.clone(),
+                ..action(0, None)
+            }),
+            accepted_at: stamp(3),
+            priority: crate::sync::Priority::default(),
+            precondition: None,
+            replay: None,
+            attempts: 0,
+            last_error: None,
+            retried: false,
+        };
+        let mut receipt = None;
+        assert_eq!(ActionReceipt::apply(&mut receipt, &operation), Effect::Applied);
+        assert_eq!(ActionReceipt::apply(&mut receipt, &operation), Effect::Superseded);
+        let receipt = receipt.unwrap();
+        assert_eq!(receipt.results, ids.into_iter().zip(judged).collect::<Vec<_>>());
+        assert_eq!((receipt.id, receipt.version), (operation.id.0, None));
+    }
+}

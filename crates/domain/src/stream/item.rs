@@ -137,3 +137,25 @@ pub struct ItemDetail {
     #[serde(skip)]
     pub rendered: OnceLock<Arc<[u8]>>,
 }
+
+#[cfg(test)]
+impl Item {
+    /// An unread e-mail of middling priority, at this moment in milliseconds, which arrived then too.
+    pub(super) fn example(at: i64) -> Self {
+        use crate::clock::Hlc;
+        Self {
+            id: ItemId(uuid::Uuid::from_u128(1)),
+            user_id: UserId(uuid::Uuid::from_u128(2)),
+            title: ItemTitle::parse("title").unwrap(),
+            source: Source::parse("email").unwrap(),
+            priority: ItemPriority::Medium,
+            unread: Lww::new(true, Hlc::ZERO),
+            archived: Lww::new(false, Hlc::ZERO),
+            snippet: None,
+            timestamp: Timestamp::from_millis(at),
+            arrived_at: Timestamp::from_millis(at),
+            participants: Vec::new(),
+            version: 1,
+        }
+    }
+}

@@ -120,3 +120,81 @@ pub struct Selection {
     /// Whether there are more than could be taken at once.
     pub has_more: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn item(is_unread: bool, is_archived: bool) -> Item {
+        let mut item = Item::example(10);
+        item.unread.value = is_unread;
+        item.archived.value = is_archived;
+        item
+    }
+
+    fn view(view: View) -> StreamFilter {
+        StreamFilter {
+            view,
+            ..StreamFilter::default()
+        }
+    }
+
+    #[test]
+    fn each_view_shows_its_part() {
+        for (is_unread, is_archived, views) in [
+            (true, false, &[View::All, View::Unread][..]),
+            (false, false, &[View::All]),
+            (true, true, &[View::Archived]),
+            (false, true, &[View::Archived]),
+        ] {
+            let item = item(is_unread, is_archived);
+            let shown: Vec<_> = View::ALL
+                .into_iter()
+                .filter(|each| view(*each).shows(&item))
+                .collect();
+            assert_eq!(shown, views, "unread {is_unread}, archived {is_archived}");
+        }
+    }
+
+    #[test]
+    fn since_is_inclusive_and_until_is_exclusive() {
+        let shows = |since: i64, until: i64| {
+            StreamFilter {
+                since: Some(Timestamp::from_millis(since)),
+                until: Some(Timestamp::from_millis(until)),
+                ..StreamFilter::default()
+            }
+            .shows(&item(true, false))
+        };
+        assert!(shows(10, 11));
+        assert!(!shows(10, 10));
+        assert!(!shows(11, 12));
+    }
+
+    #[test]
+    fn empty_sets_let_everything_through_and_others_only_what_they_hold() {
+        let of = |sources: &[&str], priorities: &[ItemPriority]| {
+            StreamFilter {
+                sources: sources.iter().map(|name| Source::parse(name).unwrap()).collect(),
+                priorities: priorities.iter().copied().collect(),
+                ..StreamFilter::default()
+            }
+            .shows(&item(true, false))
+        };
+        assert!(of(&[], &[]));
+        assert!(of(&["chat", "email"], &[ItemPriority::Medium]));
+        assert!(!of(&["chat"], &[]));
+        assert!(!of(&["email"], &[ItemPriority::High, ItemPriority::Low]));
+    }
+
+    proptest! {
+        #[test]
+        fn an_item_is_in_all_or_in_archived_and_unread_is_a_part_of_all(unread in any::<bool>(), archived in any::<bool>()) {
+            let item = item(unread, archived);
+            prop_assert_ne!(view(View::All).shows(&item), view(View::Archived).shows(&item));
+            prop_assert!(!view(View::Unread).shows(&item) || view(View::All).shows(&item));
+            prop_assert_eq!(view(View::Unread).shows(&item), item.counts_as_unread());
+        }
+    }
+}
