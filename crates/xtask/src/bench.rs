@@ -34,6 +34,12 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     .args(["--seconds", &arguments.seconds.to_string()])
     .args(["--backlog", &arguments.backlog.to_string()]);
     workspace::run(&mut load)?;
+    let mut stream = workspace::cargo();
+    stream
+        .args(["run", "--release", "--package", "gravity-load", "--", "stream", "--server"])
+        .arg(&server)
+        .args(["--seconds", &arguments.seconds.to_string()]);
+    workspace::run(&mut stream)?;
     if !arguments.no_buffer {
         let mut buffer = workspace::cargo();
         buffer.args(["bench", "--package", "gravity-infra", "--bench", "write_buffer"]);

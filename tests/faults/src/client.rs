@@ -46,6 +46,8 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) operation: String,
     pub(crate) retry_after: bool,
+    /// Whether it may be behind Postgres.
+    pub(crate) is_aged: bool,
     pub(crate) text: String,
 }
 
@@ -125,15 +127,17 @@ impl Client {
         }
         let response = builder.send().await.map_err(|error| silence(&error))?;
         let status = response.status();
-        let (operation, retry_after) = (
+        let (operation, retry_after, is_aged) = (
             header(&response, "Operation-Id").unwrap_or_default(),
             header(&response, "Retry-After").is_some(),
+            header(&response, "Gravity-Consistency").is_some(),
         );
         let text = response.text().await.map_err(|error| silence(&error))?;
         Ok(Answer {
             status: status.as_u16(),
             operation,
             retry_after,
+            is_aged,
             text,
         })
     }
@@ -182,6 +186,13 @@ fn token(user: &str, role: &str) -> Result<String, crate::Failure> {
 
 /// An entity from `data` of an answer, or an item of a list.
 pub(crate) fn shown(data: &Value) -> Option<Shown> {
+    if let Some(fields) = flags(data) {
+        return Some(Shown {
+            entity: data["id"].as_str()?.to_owned(),
+            version: data["version"].as_u64()?,
+            fields,
+        });
+    }
     let names: &[&str] = match data.get("username") {
         Some(_) => &["name"],
         None => &["title", "description", "status"],
@@ -197,4 +208,13 @@ pub(crate) fn shown(data: &Value) -> Option<Shown> {
         version: data["version"].as_u64()?,
         fields,
     })
+}
+
+/// The flags of an item of a stream; `None` when it is no item.
+fn flags(data: &Value) -> Option<Fields> {
+    let flag = |name: &str| Some(Some(data[name].as_bool()?.to_string()));
+    Some(Fields::from([
+        ("unread".to_owned(), flag("isUnread")?),
+        ("archived".to_owned(), flag("isArchived")?),
+    ]))
 }

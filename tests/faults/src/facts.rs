@@ -11,6 +11,9 @@ use tokio_postgres::Client as Postgres;
 use crate::client::{Client, Request, shown};
 use crate::user::User;
 
+/// The kind of what [`spread`] spreads.
+const ACTION: &str = "stream_action";
+
 type Found<T> = Result<T, crate::Failure>;
 
 /// The profiles of these users, as they are now.
@@ -56,8 +59,62 @@ async fn tasks(postgres: &Postgres) -> Found<Vec<Row>> {
     Ok(rows.iter().map(row).collect())
 }
 
+/// The items of all streams, as they are now.
+pub(crate) async fn items(postgres: &Postgres) -> Found<Vec<Row>> {
+    let sql = "SELECT id::text, user_id::text, is_unread, is_archived, version FROM priority_items WHERE removed_at IS NULL";
+    let rows = postgres.query(sql, &[]).await?;
+    let row = |row: &tokio_postgres::Row| {
+        let (unread, archived, version): (bool, bool, i64) = (row.get(2), row.get(3), row.get(4));
+        Row {
+            user: row.get(1),
+            deleted: false,
+            shown: Shown {
+                entity: row.get(0),
+                version: version.unsigned_abs(),
+                fields: Fields::from([
+                    ("unread".to_owned(), Some(unread.to_string())),
+                    ("archived".to_owned(), Some(archived.to_string())),
+                ]),
+            },
+        }
+    };
+    Ok(rows.iter().map(row).collect())
+}
+
+/// An action is one operation on several items: each of those that a user was told of has it as an update.
+fn spread(applied: Vec<AppliedRow>, events: &[Event]) -> Vec<AppliedRow> {
+    let mut spread = BTreeSet::new();
+    for event in events {
+        let Event::Write(write) = event else { continue };
+        let Some(item) = &write.entity else { continue };
+        for ack in write
+            .attempts
+            .iter()
+            .filter_map(|attempt| attempt.outcome.as_ref().ok())
+        {
+            spread.insert((ack.operation.as_str(), item.as_str()));
+        }
+    }
+    let on_items = |row: AppliedRow| {
+        if row.kind != ACTION {
+            return vec![row];
+        }
+        let items = spread.iter().filter(|(operation, _)| *operation == row.operation);
+        items
+            .map(|(operation, item)| AppliedRow {
+                operation: (*operation).to_owned(),
+                entity: (*item).to_owned(),
+                kind: "update".into(),
+                superseded: row.superseded,
+            })
+            .collect()
+    };
+    applied.into_iter().flat_map(on_items).collect()
+}
+
 async fn applied(postgres: &Postgres) -> Found<Vec<AppliedRow>> {
-    let sql = "SELECT id::text, entity_id::text, kind, superseded FROM applied_operations";
+    let sql = "SELECT id::text, entity_id::text, CASE entity WHEN 'stream_action' THEN entity ELSE kind END, superseded
+        FROM applied_operations";
     let rows = postgres.query(sql, &[]).await?;
     let row = |row: &tokio_postgres::Row| AppliedRow {
         operation: row.get(0),
@@ -78,9 +135,10 @@ pub(crate) async fn gather(
 ) -> Found<Facts> {
     let mut rows = tasks(postgres).await?;
     rows.extend(profiles(postgres).await?);
+    rows.extend(items(postgres).await?);
     let mut facts = Facts {
         rows,
-        applied: applied(postgres).await?,
+        applied: spread(applied(postgres).await?, events),
         ..Facts::default()
     };
     for node in 0..nodes {
@@ -157,6 +215,8 @@ async fn views(node: usize, users: &[Arc<User>], events: &[Event], rows: &[Row])
             for entity in ids {
                 let path = if entity == user.id {
                     "/api/v1/profile".to_owned()
+                } else if user.items().contains(&entity) {
+                    format!("/v2/stream/{entity}")
                 } else {
                     format!("/api/v1/tasks/{entity}")
                 };

@@ -18,6 +18,7 @@ use crate::facts;
 use crate::node::Node;
 use crate::plan::{Act, Kind, Plan};
 use crate::stores::{ROLE, Stores};
+use crate::stream::feed;
 use crate::tally::Tally;
 use crate::user::{Journal, Line, User};
 use crate::verdict::{judge, keep, tail};
@@ -120,7 +121,7 @@ impl Scene<'_> {
         let bases: Vec<String> = self.stage.nodes.iter().map(|node| node.base()).collect();
         let admin = Client::new(&bases, &Uuid::from_u128(0xad).to_string(), "admin")?;
         let users = self.users(&bases).await?;
-        let initial = facts::profiles(&self.database.connect().await?).await?;
+        let mut initial = facts::profiles(&self.database.connect().await?).await?;
         for node in &self.stage.nodes {
             node.start()?;
         }
@@ -130,6 +131,10 @@ impl Scene<'_> {
                 return Err(format!("the server did not become ready: {last}\n{log}").into());
             }
         }
+        for user in &users {
+            feed(&admin, user).await?;
+        }
+        initial.extend(facts::items(&self.database.connect().await?).await?);
         let journal = Arc::new(Journal::new());
         let stragglers = self.perform(&users, &journal).await?;
         let mut broken = self.after_the_acts(stragglers);

@@ -3,7 +3,7 @@
 //! A write that is not answered, or with a 5xx, is mostly sent again with the same `Idempotency-Key` until it is, and
 //! sometimes given up. Every title, description and name is unique, and holds [`MARK`], which the proxy looks for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ impl Journal {
         }
     }
 
-    fn now(&self) -> Time {
+    pub(crate) fn now(&self) -> Time {
         Time::try_from(self.began.elapsed().as_micros()).unwrap_or(Time::MAX)
     }
 
@@ -54,7 +54,7 @@ impl Journal {
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, event: Event) -> usize {
+    pub(crate) fn push(&self, event: Event) -> usize {
         let mut events = self.events();
         events.push(event);
         events.len() - 1
@@ -65,6 +65,12 @@ impl Journal {
         let at = self.now();
         let mut restarts = self.restarts.lock().unwrap_or_else(PoisonError::into_inner);
         restarts.push(Restart { node, at });
+    }
+
+    /// Whether the node's process has ended since the beginning.
+    pub(crate) fn was_restarted(&self, node: usize) -> bool {
+        let restarts = self.restarts.lock().unwrap_or_else(PoisonError::into_inner);
+        restarts.iter().any(|restart| restart.node == node)
     }
 
     /// Tells every user to come to an end.
@@ -84,7 +90,7 @@ impl Journal {
         )
     }
 
-    fn unique(&self, what: &str) -> String {
+    pub(crate) fn unique(&self, what: &str) -> String {
         format!("{MARK}{what}{}", self.serial.fetch_add(1, Ordering::SeqCst))
     }
 }
@@ -100,12 +106,16 @@ pub(crate) struct User {
 
 /// What a user remembers; shared by the user's tasks of ours.
 #[derive(Default)]
-struct Known {
+pub(crate) struct Known {
+    /// Of the stream, fed before the run.
+    pub(crate) items: BTreeSet<String>,
+    /// `asOf` of the last page seen.
+    pub(crate) as_of: Option<String>,
     tasks: Vec<String>,
     deleted: Vec<String>,
     created: usize,
     /// Of each entity, the last write if it was answered, and where it is in the journal.
-    answered: BTreeMap<String, (usize, Request)>,
+    pub(crate) answered: BTreeMap<String, (usize, Request)>,
 }
 
 impl User {
@@ -118,7 +128,16 @@ impl User {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    /// The items of the user's stream.
+    pub(crate) fn items(&self) -> BTreeSet<String> {
+        self.known().items.clone()
+    }
+
+    pub(crate) fn fed(&self, items: impl IntoIterator<Item = String>) {
+        self.known().items.extend(items);
+    }
+
+    pub(crate) fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -153,6 +172,9 @@ impl Line {
     }
 
     async fn one(&mut self) {
+        if self.random.chance(30) {
+            return self.stream().await;
+        }
         let (task, deleted, room) = {
             let random = &mut self.random;
             let known = self.user.known();
@@ -354,7 +376,11 @@ impl Line {
     }
 
     /// Sends until there is an answer that is no 5xx, or the user has had enough.
-    async fn insist(&mut self, request: &Request, entity: Option<String>) -> (Vec<Attempt>, Option<String>) {
+    pub(crate) async fn insist(
+        &mut self,
+        request: &Request,
+        entity: Option<String>,
+    ) -> (Vec<Attempt>, Option<String>) {
         let (mut attempts, mut entity) = (Vec::new(), entity);
         let tries = if self.random.chance(40) {
             self.random.index(4) + 1

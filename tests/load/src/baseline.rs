@@ -65,7 +65,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
 }
 
 #[allow(clippy::disallowed_methods, reason = "a bench's own setting")]
-fn variable(name: &str) -> String {
+pub(crate) fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_default()
 }
 

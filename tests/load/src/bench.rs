@@ -262,13 +262,13 @@ async fn plain_insert(database: &str, rows: u64) -> Outcome<f64> {
     Ok((rows.div_ceil(500) * 500) as f64 / start.elapsed().as_secs_f64())
 }
 
-async fn connect(url: &str) -> Outcome<tokio_postgres::Client> {
+pub(crate) async fn connect(url: &str) -> Outcome<tokio_postgres::Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(async move { connection.await.ok() });
     Ok(client)
 }
 
-fn shown(seen: &Seen) -> String {
+pub(crate) fn shown(seen: &Seen) -> String {
     let statuses: Vec<_> = seen
         .statuses
         .iter()
@@ -283,7 +283,7 @@ fn shown(seen: &Seen) -> String {
     )
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -13,15 +13,30 @@ pub(crate) struct Client {
     buffer: Vec<u8>,
 }
 
-/// Status and body.
+/// An answer.
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    pub(crate) body: Vec<u8>,
+    /// The whole of it.
+    bytes: Vec<u8>,
+    /// How much of that is status line and headers.
+    head: usize,
 }
 
 impl Answer {
     pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).unwrap_or_default()
+        serde_json::from_slice(self.body()).unwrap_or_default()
+    }
+
+    pub(crate) fn body(&self) -> &[u8] {
+        &self.bytes[self.head..]
+    }
+
+    pub(crate) fn header(&self, wanted: &str) -> Option<&str> {
+        let head = std::str::from_utf8(&self.bytes[..self.head]).ok()?;
+        head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case(wanted).then(|| value.trim())
+        })
     }
 }
 
@@ -64,7 +79,8 @@ impl Client {
         }
         Ok(Answer {
             status,
-            body: self.buffer[head..head + length].to_vec(),
+            bytes: self.buffer[..head + length].to_vec(),
+            head,
         })
     }
 }

@@ -7,10 +7,12 @@
 
 mod baseline;
 mod bench;
+mod bounds;
 mod client;
 mod generate;
 mod report;
 mod server;
+mod stream;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -41,8 +43,24 @@ enum Command {
         #[arg(long, default_value_t = 50_000)]
         backlog: u64,
     },
+    /// Measure reads of streams: hot, shared, cold, mixed, and in the dark
+    Stream {
+        /// The server's program
+        #[arg(long)]
+        server: PathBuf,
+        /// Seconds of each measurement
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// Users, each with a stream of 100 items
+        #[arg(long, default_value_t = 10_000)]
+        users: usize,
+    },
     /// Serve the same handler without the write path's machinery (started by `bench`)
     Baseline,
+    /// Serve the bytes of a page from memory and nothing else (started by `stream`)
+    Ceiling,
+    /// Serve pages from Postgres without a cache (started by `stream`)
+    Floor,
 }
 
 fn main() -> ExitCode {
@@ -56,6 +74,17 @@ fn main() -> ExitCode {
             seconds,
             backlog,
         }),
+        Command::Stream {
+            server,
+            seconds,
+            users,
+        } => stream::run(&stream::Plan {
+            server,
+            seconds,
+            users,
+        }),
+        Command::Ceiling => bounds::ceiling(),
+        Command::Floor => bounds::floor(),
         Command::Baseline => baseline::run(),
     };
     match outcome {

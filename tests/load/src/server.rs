@@ -75,6 +75,27 @@ impl Server {
         Err(format!("{path} did not become as wanted within {PATIENCE:?}").into())
     }
 
+    /// The `ETag` of what is at `path`.
+    pub(crate) async fn tag(&self, path: &str, token: &str) -> io::Result<String> {
+        let answer = self.get(path, Some(token)).await?;
+        let tag = answer.header("etag").map(str::to_owned);
+        tag.ok_or_else(|| io::Error::other(format!("{path} has no ETag")))
+    }
+
+    /// The sum of the metrics whose lines begin with `start`.
+    pub(crate) async fn metric(&self, start: &str) -> f64 {
+        let answer = self.get("/metrics", None).await;
+        let text = answer.map_or_else(
+            |_| String::new(),
+            |answer| String::from_utf8_lossy(answer.body()).into_owned(),
+        );
+        let values = text
+            .lines()
+            .filter(|line| line.starts_with(start))
+            .filter_map(|line| line.rsplit_once(' '));
+        values.filter_map(|(_, value)| value.parse::<f64>().ok()).sum()
+    }
+
     /// The `buffer` part of `/ready`.
     pub(crate) async fn buffered(&self) -> u64 {
         let ready = self

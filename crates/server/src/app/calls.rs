@@ -2,16 +2,22 @@
 
 use super::stores::Stores;
 use crate::config::Config;
-use gravity_api::{ProfileCalls, SyncCalls, TaskCalls};
+use gravity_api::{ProfileCalls, StreamCalls, SyncCalls, TaskCalls};
+use gravity_domain::auth::RateLimiter;
 use gravity_domain::clock::HybridClock;
 use gravity_domain::profile::Profile;
+use gravity_domain::stream::ActionReceipt;
 use gravity_domain::sync::ports::{Breaker, EntityCache, EntityStore, WriteBuffer, WritePorts};
 use gravity_domain::task::{Task, TaskCache, TaskStore};
 use gravity_infra::cache::KnownEntities;
 use gravity_infra::profile::PostgresProfiles;
+use gravity_infra::stream::{AllowList, Receipts};
 use gravity_infra::sync::PostgresOperations;
 use gravity_infra::task::PostgresTasks;
 use gravity_usecase::profile::{GetProfile, ProfileLoader, UpdateProfile};
+use gravity_usecase::stream::{
+    ActOnItems, GetChanges, GetItem, IngestItems, ListMessages, ListStream, RemoveItems, StreamJudge,
+};
 use gravity_usecase::sync::{
     DiscardDeadLetter, EntityReader, GetOperation, ListDeadLetters, Loader, RetryDeadLetter, Warmer,
     WriteSettings, Writer,
@@ -23,11 +29,17 @@ use std::sync::Arc;
 pub(super) struct Calls {
     pub(super) profile: ProfileCalls,
     pub(super) task: TaskCalls,
+    pub(super) stream: StreamCalls,
     pub(super) sync: SyncCalls,
 }
 
 impl Calls {
-    pub(super) fn build(config: &Config, stores: &Stores, clock: &Arc<HybridClock>) -> Self {
+    pub(super) fn build(
+        config: &Config,
+        stores: &Stores,
+        clock: &Arc<HybridClock>,
+        limiter: &Arc<dyn RateLimiter>,
+    ) -> Self {
         let buffer: Arc<dyn WriteBuffer> = Arc::new(stores.buffer.clone());
         let ports = WritePorts {
             store: Arc::new(PostgresOperations::new(stores.pool.clone())),
@@ -36,6 +48,7 @@ impl Calls {
             known: Arc::new(KnownEntities::new(
                 Arc::clone(&stores.known_tasks),
                 Arc::clone(&stores.known_profiles),
+                stores.cached_stream.clone(),
             )),
         };
         let settings = WriteSettings {
@@ -59,6 +72,7 @@ impl Calls {
         Self {
             profile: feature.profiles(profiles, known_profiles),
             task: feature.tasks(tasks, known_tasks),
+            stream: feature.stream(config, stores, clock, limiter),
             sync: SyncCalls {
                 operation: GetOperation::new(ports),
                 list_dead_letters: ListDeadLetters::new(letters.clone()),
@@ -115,6 +129,37 @@ impl Feature {
                 Arc::clone(&self.buffer),
                 warmer.clone(),
             ),
+        }
+    }
+
+    fn stream(
+        &self,
+        config: &Config,
+        stores: &Stores,
+        clock: &Arc<HybridClock>,
+        limiter: &Arc<dyn RateLimiter>,
+    ) -> StreamCalls {
+        let (store, cache) = (
+            || Arc::clone(&stores.stream),
+            || Arc::clone(&stores.cached_stream),
+        );
+        let (breaker, buffer) = (|| Arc::clone(&self.breaker), || Arc::clone(&self.buffer));
+        let receipts = Arc::new(Receipts::new(cache()));
+        let judge = StreamJudge::new(cache(), breaker(), Arc::clone(clock));
+        let reader = EntityReader::<ActionReceipt>::new(receipts.clone(), receipts, breaker(), buffer())
+            .judged_by(Arc::new(judge));
+        let writer = Arc::clone(&self.writer);
+        StreamCalls {
+            list: ListStream::new(cache(), breaker(), buffer()),
+            get: GetItem::new(cache(), buffer()),
+            messages: ListMessages::new(store(), cache(), breaker()),
+            changes: GetChanges::new(store(), cache(), breaker(), buffer()),
+            act: ActOnItems::new(writer, Arc::new(reader), store(), cache(), breaker(), buffer()),
+            ingest: IngestItems::new(store(), cache(), breaker(), Arc::clone(clock)),
+            remove: RemoveItems::new(store(), cache(), breaker()),
+            html: Arc::new(AllowList::new()),
+            limiter: Arc::clone(limiter),
+            ingest_quota: StreamCalls::per_minute(config.stream.ingest_calls_per_minute),
         }
     }
 }

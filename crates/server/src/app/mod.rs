@@ -124,12 +124,13 @@ impl App {
             Arc::clone(&stores.wall),
         ));
         let auth = auth::build(&config, &stores, &clock, &handle, &stop)?;
-        let calls = Calls::build(&config, &stores, &clock);
+        let calls = Calls::build(&config, &stores, &clock, &auth.login.limiter);
         let rendered = recorder.clone();
         let state = ApiState {
             auth,
             profile: calls.profile,
             task: calls.task,
+            stream: calls.stream,
             sync: calls.sync,
             health: health.clone(),
             metrics: Arc::new(move || rendered.render()),
@@ -137,6 +138,7 @@ impl App {
                 cors_origins: config.http.cors_allowed_origins.clone(),
                 trusted_proxies: config.http.trusted_proxies.clone(),
                 body_limit: config.http.body_limit,
+                batch_limit: config.stream.ingest_body_limit,
                 body_timeout: config.http.body_timeout,
                 deadline: config.database.write_deadline,
             },
@@ -311,6 +313,7 @@ fn spawn_processor(config: &Config, stores: &Stores) -> ProcessorHandle {
         listener: Arc::new(KnownEntities::new(
             Arc::clone(&stores.known_tasks),
             Arc::clone(&stores.known_profiles),
+            stores.cached_stream.clone(),
         )),
         clock: Arc::clone(&stores.wall),
         monitor: stores.connections.postgres.subscribe(),

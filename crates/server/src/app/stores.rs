@@ -5,6 +5,7 @@ use super::BuildError;
 use crate::config::{BufferConfig, Config};
 use crate::migrations::MigrateFirst;
 use gravity_domain::clock::{HybridClock, SystemClock, WallClock};
+use gravity_domain::stream::{StreamCache, StreamStore};
 use gravity_domain::sync::ports::Breaker;
 use gravity_infra::cache::{CachedTasks, KnownProfiles, TaskCacheLimits};
 use gravity_infra::monitor::{Connections, Monitor, MonitorSettings};
@@ -12,6 +13,7 @@ use gravity_infra::postgres::Pool;
 use gravity_infra::postgres::probe::PostgresProbe;
 use gravity_infra::redis::probe::RedisProbe;
 use gravity_infra::redis::{Redis, RedisSettings};
+use gravity_infra::stream::{CachedStream, PostgresStream, StreamCachePorts, StreamCacheSettings};
 use gravity_infra::write_buffer::{BufferSettings, DurableBuffer, FileStampStore};
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +38,10 @@ pub(super) struct Stores {
     pub(super) known_tasks: Arc<CachedTasks>,
     /// The same of profiles.
     pub(super) known_profiles: Arc<KnownProfiles>,
+    /// The stream in Postgres.
+    pub(super) stream: Arc<dyn StreamStore>,
+    /// The caches before it.
+    pub(super) cached_stream: Arc<dyn StreamCache>,
 }
 
 impl Stores {
@@ -64,9 +70,21 @@ impl Stores {
         );
         pool.heed(postgres.subscribe());
         let (redis, redis_monitor) = open_redis(config, handle, &wall, stop)?.unzip();
+        let breaker: Arc<dyn Breaker> = Arc::new(postgres.clone());
+        let stream: Arc<dyn StreamStore> = Arc::new(PostgresStream::new(pool.clone()));
+        let before_stream = StreamCachePorts {
+            store: Arc::clone(&stream),
+            breaker: Arc::clone(&breaker),
+            redis: redis.clone(),
+            clock: Arc::clone(&wall),
+        };
+        let room = StreamCacheSettings {
+            bytes: config.stream.cache_bytes,
+            users: config.stream.cache_users,
+        };
         Ok(Self {
             buffer: DurableBuffer::open(buffer_settings(&config.buffer), Arc::clone(&wall)),
-            breaker: Arc::new(postgres.clone()),
+            breaker,
             connections: Connections {
                 postgres,
                 redis: redis_monitor,
@@ -76,6 +94,13 @@ impl Stores {
             redis,
             known_tasks: Arc::new(CachedTasks::new(TaskCacheLimits::default())),
             known_profiles: Arc::new(KnownProfiles::new(PROFILES)),
+            stream,
+            cached_stream: Arc::new(CachedStream::spawn(
+                room,
+                before_stream,
+                handle.clone(),
+                stop.clone(),
+            )),
         })
     }
 }

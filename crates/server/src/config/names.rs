@@ -44,7 +44,7 @@ pub const SHORT_NAMES: &[(&str, &str)] = &[
     ("CORS_ALLOWED_ORIGINS", "http.cors_allowed_origins"),
     ("TRUSTED_PROXIES", "http.trusted_proxies"),
     ("STREAM_CACHE_BYTES", "stream.cache_bytes"),
-    ("STREAM_CACHE_TTL_SECONDS", "stream.cache_ttl_seconds"),
+    ("INGEST_CALLS_PER_MINUTE", "stream.ingest_calls_per_minute"),
     ("LOG_FORMAT", "telemetry.log_format"),
     ("RUST_LOG", "telemetry.log_filter"),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", "telemetry.otlp_endpoint"),

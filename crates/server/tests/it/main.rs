@@ -19,6 +19,8 @@ mod outage;
 mod profile;
 mod provider;
 mod redis_outage;
+mod stream;
+mod stream_outage;
 mod sync;
 mod task;
 mod tokens;

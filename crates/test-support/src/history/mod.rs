@@ -5,7 +5,8 @@
 //!   when it began after the other's answer. A write without an answer may take effect at any later time, or never.
 //! - [`shrink`] finds the shortest history that still shows a violation; [`show`] prints it.
 //!
-//! Every title and description written in a run must be unique, so that a value names its writer.
+//! Every title and description written in a run must be unique, so that a value names its writer. The flags of items of a
+//! stream have two values only: each must have a writer that no later one had to follow.
 
 mod check;
 mod entity;

@@ -1,5 +1,7 @@
 //! Planted violations of each promise: the checker must find every one of them, and nothing in a clean run.
 
+mod items;
+
 use super::*;
 
 const TASK: &str = "task-1";
