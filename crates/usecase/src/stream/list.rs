@@ -118,7 +118,7 @@ impl ListStream {
         let rows = self
             .fill(user, query, at_least, &mut base, &touched, &pending)
             .await?;
-        Ok(cut(base, rows, query.limit, &touched, &pending))
+        Ok(cut(&base, rows, query.limit, &touched, &pending))
     }
 
     /// The page without pending actions, and what they touch outside of it. A touched item may be newer than the page; the
@@ -257,7 +257,7 @@ fn visible(
 }
 
 fn cut(
-    base: Stretch,
+    base: &Stretch,
     mut rows: Vec<Arc<Item>>,
     limit: PageLimit,
     touched: &[Arc<Item>],
@@ -271,7 +271,7 @@ fn cut(
     };
     let page = StreamPage {
         version: base.version,
-        unread_count: unread_count(&base, touched, pending),
+        unread_count: unread_count(base, touched, pending),
         as_of: base.as_of,
         items: rows,
         next,

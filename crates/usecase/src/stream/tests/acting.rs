@@ -255,6 +255,24 @@ async fn a_filter_is_refused_in_the_dark_when_a_part_of_the_list_is_not_known() 
 }
 
 #[tokio::test]
+async fn pages_of_two_versions_are_not_a_list_that_is_known() {
+    let mut world = World::new(false, vec![]);
+    world.cache = MockStreamCache::new();
+    world.cache.expect_page().returning(|_, query, _| {
+        let mut page = page_of(&items(30), query);
+        page.version = if query.after.is_none() { 1 } else { 2 };
+        if query.limit != PageLimit::default() {
+            return Err(away());
+        }
+        Ok(cached(Arc::new(page), Freshness::Stale))
+    });
+    let (act, _) = world.build();
+    let filter = Selector::Filter(view(View::All));
+    let refused = act.run(request(None), filter, Action::Read, Some(at(99))).await;
+    assert!(matches!(refused, Err(WriteError::Unknown)));
+}
+
+#[tokio::test]
 async fn a_postgres_that_fails_while_it_looks_is_stood_in_for() {
     let mut world = World::new(true, items(2));
     world.store.expect_select().returning(|_, _, _, _| Err(away()));
