@@ -88,6 +88,7 @@ table! {
     RequestTimeout        "request_timeout"        Request     REQUEST_TIMEOUT        "The request took too long to arrive.";
     UsernameTaken         "username_taken"         Conflict    CONFLICT               "The username is taken.";
     Undecodable           "undecodable"            Conflict    CONFLICT               "The dead letter cannot be decoded, so it cannot be retried.";
+    CannotCalculate       "cannot_calculate"       Conflict    GONE                   "What has changed since then cannot be told any more.";
     WriteRefused          "write_refused"          Conflict    CONFLICT               "The database refused the write.";
     VersionMismatch       "version_mismatch"       Conflict    PRECONDITION_FAILED    "The resource is at another version.";
     PayloadTooLarge       "payload_too_large"      Request     PAYLOAD_TOO_LARGE      "The body is too large.";

@@ -28,12 +28,13 @@ pub mod profile;
 pub mod respond;
 pub mod routes;
 pub mod state;
+pub mod stream;
 pub mod sync;
 pub mod task;
 
 pub use error::{ApiError, ErrorCode};
 pub use routes::routes;
-pub use state::{ApiState, AuthCalls, HttpSettings, ProfileCalls, SyncCalls, TaskCalls};
+pub use state::{ApiState, AuthCalls, HttpSettings, ProfileCalls, StreamCalls, SyncCalls, TaskCalls};
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};

@@ -2,7 +2,7 @@
 //! all share come from the route table and the error table, so that they cannot drift.
 
 use crate::error::{ErrorCode, Problem};
-use crate::routes::{Auth, RouteInfo, routes};
+use crate::routes::{Auth, RouteInfo, is_call, routes};
 use serde_json::json;
 use std::collections::BTreeMap;
 use utoipa::openapi::header::HeaderBuilder;
@@ -18,7 +18,7 @@ const SCHEME: &str = "bearer";
 #[openapi(
     info(
         title = "Gravity",
-        description = "Tasks and profiles behind a durable write buffer: an acknowledged write is never lost, never \
+        description = "Tasks, profiles and streams behind a durable write buffer: an acknowledged write is never lost, never \
                        applied twice, and never goes backwards. Writes answer 200, 201 or 204 when they are in Postgres, \
                        and 202 with `Operation-Id` when they are on disk and on their way there.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
@@ -27,6 +27,8 @@ const SCHEME: &str = "bearer";
         (name = "auth", description = "Accounts, login and sessions"),
         (name = "profile", description = "How a user appears"),
         (name = "tasks", description = "Tasks"),
+        (name = "stream", description = "One list of what needs attention"),
+        (name = "ingest", description = "Feeding streams, for services"),
         (name = "operations", description = "What became of a write"),
         (name = "operators", description = "Probes, metrics and the write buffer"),
     ),
@@ -48,6 +50,13 @@ const SCHEME: &str = "bearer";
         crate::task::handlers::get,
         crate::task::handlers::update,
         crate::task::handlers::delete,
+        crate::stream::handlers::list,
+        crate::stream::handlers::changes,
+        crate::stream::handlers::act,
+        crate::stream::handlers::get,
+        crate::stream::handlers::messages,
+        crate::stream::ingest::ingest,
+        crate::stream::ingest::remove,
         crate::sync::handlers::get,
         crate::sync::admin::buffer,
         crate::sync::admin::list_dead_letters,
@@ -130,7 +139,7 @@ fn complete(operation: &mut Operation, route: &RouteInfo) {
 fn failures(route: &RouteInfo) -> BTreeMap<u16, Vec<ErrorCode>> {
     use ErrorCode as E;
     let mut codes: Vec<ErrorCode> = route.errors.to_vec();
-    if route.path.starts_with("/api/") {
+    if is_call(route.path) {
         codes.extend([E::UnknownParameter, E::AddressBlocked, E::InternalError]);
     }
     if route.auth != Auth::Public {
@@ -189,7 +198,12 @@ fn failure(status: u16, codes: &[ErrorCode]) -> Response {
 
 fn is_entity_write(route: &RouteInfo) -> bool {
     matches!(route.method, "POST" | "PUT" | "DELETE")
-        && (route.path.starts_with("/api/v1/tasks") || route.path == "/api/v1/profile")
+        && (route.path.starts_with("/api/v1/tasks")
+            || matches!(route.path, "/api/v1/profile" | "/v2/stream/actions"))
+}
+
+fn is_ingest(route: &RouteInfo) -> bool {
+    route.path.starts_with("/v2/ingest/")
 }
 
 fn request_headers(route: &RouteInfo) -> Vec<Parameter> {
@@ -227,12 +241,15 @@ fn request_headers(route: &RouteInfo) -> Vec<Parameter> {
 
 /// Whether it is a read that answers with an `ETag`.
 fn has_tag(route: &RouteInfo) -> bool {
-    const TAGGED: [&str; 5] = [
+    const TAGGED: [&str; 8] = [
         "/api/v1/profile",
         "/api/v1/tasks",
         "/api/v1/tasks/{id}",
         "/api/v1/auth/sessions",
         "/api/v1/admin/dead-letters",
+        "/v2/stream",
+        "/v2/stream/{id}",
+        "/v2/stream/{id}/messages",
     ];
     route.method == "GET" && TAGGED.contains(&route.path)
 }
@@ -258,7 +275,11 @@ fn response_headers(route: &RouteInfo, status: &str) -> Vec<(&'static str, &'sta
             "ETag",
             "For `If-None-Match`; of a single resource also for `If-Match`.",
         ));
-        if route.path.starts_with("/api/v1/tasks") || route.path == "/api/v1/profile" {
+        let is_stream = route.path.starts_with("/v2/stream");
+        if is_stream {
+            names.push(("Age", "How many seconds old a `stale` answer is."));
+        }
+        if is_stream || route.path.starts_with("/api/v1/tasks") || route.path == "/api/v1/profile" {
             names.push((
                 "Gravity-Consistency",
                 "`stale`: the last known value. `pending`: with one's writes on their way.",
@@ -268,7 +289,14 @@ fn response_headers(route: &RouteInfo, status: &str) -> Vec<(&'static str, &'sta
     if succeeds && matches!(route.path, "/api/v1/tasks" | "/api/v1/auth/register") && route.method == "POST" {
         names.push(("Location", "Where it is to be found."));
     }
-    if matches!(route.path, "/api/v1/auth/login" | "/api/v1/auth/register") && (succeeds || status == "429") {
+    if succeeds && is_ingest(route) {
+        names.push((
+            "ETag",
+            "The version of the stream, when all is of one user: for `If-None-Match` and `minVersion`.",
+        ));
+    }
+    let limited = is_ingest(route) || matches!(route.path, "/api/v1/auth/login" | "/api/v1/auth/register");
+    if limited && (succeeds || status == "429") {
         names.push(("RateLimit", "What is left of the quota."));
         names.push(("RateLimit-Policy", "The quota."));
     }

@@ -3,13 +3,15 @@
 use crate::error::ApiError;
 use crate::extract::conditional::{entity_tag, list_tag, none_match};
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CACHE_CONTROL, ContentType, ETAG, HeaderName, LOCATION, VARY};
+use actix_web::http::header::{AGE, CACHE_CONTROL, ContentType, ETAG, HeaderName, LOCATION, VARY};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use bytes::Bytes;
 use gravity_domain::id::{OperationId, UserId};
 use gravity_domain::page::PageKey;
 use gravity_domain::sync::{Entity, Freshness, WriteOutcome};
 use gravity_usecase::sync::{Read, Written};
 use serde::Serialize;
+use std::sync::{Arc, OnceLock};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -91,18 +93,69 @@ fn bytes(body: &impl Serialize) -> Result<Vec<u8>, ApiError> {
         .map_err(|error| ApiError::new(crate::error::ErrorCode::InternalError).caused_by(error))
 }
 
-fn conditional(req: &HttpRequest, tag: String, freshness: Freshness, body: Vec<u8>) -> HttpResponse {
-    let known = none_match(req.headers(), &tag);
+/// The bytes of what never changes, made once and shared from then on.
+pub(crate) fn rendered<V: Serialize>(
+    once: &OnceLock<Arc<[u8]>>,
+    view: impl FnOnce() -> V,
+) -> Result<Bytes, ApiError> {
+    let shared = match once.get() {
+        Some(made) => made,
+        None => {
+            let made: Arc<[u8]> = bytes(&view())?.into();
+            once.get_or_init(|| made)
+        }
+    };
+    Ok(Bytes::from_owner(Arc::clone(shared)))
+}
+
+/// True when `If-None-Match` names the tag.
+pub(crate) fn is_known(req: &HttpRequest, tag: &str) -> bool {
+    none_match(req.headers(), tag)
+}
+
+/// 304 for an answer from Postgres.
+pub(crate) fn not_modified(tag: String) -> HttpResponse {
+    let mut response = personal(StatusCode::NOT_MODIFIED);
+    response.insert_header((ETAG, tag));
+    response.finish()
+}
+
+/// What a read says of itself beside its body.
+pub(crate) struct Condition {
+    /// `ETag`.
+    pub(crate) tag: String,
+    /// `Gravity-Consistency`.
+    pub(crate) freshness: Freshness,
+    /// `Age`, when it is known to be old.
+    pub(crate) age_seconds: u64,
+}
+
+impl Condition {
+    fn new(tag: String, freshness: Freshness) -> Self {
+        Self {
+            tag,
+            freshness,
+            age_seconds: 0,
+        }
+    }
+}
+
+/// 200 with this body, or 304.
+pub(crate) fn conditional(req: &HttpRequest, condition: Condition, body: Bytes) -> HttpResponse {
+    let known = is_known(req, &condition.tag);
     let mut response = personal(if known {
         StatusCode::NOT_MODIFIED
     } else {
         StatusCode::OK
     });
-    response.insert_header((ETAG, tag));
-    match freshness {
+    response.insert_header((ETAG, condition.tag));
+    match condition.freshness {
         Freshness::Current => {}
         Freshness::Stale => drop(response.insert_header((CONSISTENCY, "stale"))),
         Freshness::Pending => drop(response.insert_header((CONSISTENCY, "pending"))),
+    }
+    if condition.age_seconds > 0 {
+        response.insert_header((AGE, condition.age_seconds.to_string()));
     }
     if known {
         return response.finish();
@@ -123,7 +176,7 @@ pub(crate) fn entity<'a, E: Entity, V: Serialize>(
         data: view(&read.value, sync),
     })?;
     let tag = entity_tag(user, read.value.id(), read.value.version(), &body);
-    Ok(conditional(req, tag, read.freshness, body))
+    Ok(conditional(req, Condition::new(tag, read.freshness), body.into()))
 }
 
 /// 200 with a list of things of `user`, or 304.
@@ -134,7 +187,8 @@ pub(crate) fn list(
     page: &List<impl Serialize>,
 ) -> Result<HttpResponse, ApiError> {
     let body = bytes(page)?;
-    Ok(conditional(req, list_tag(user, &body), freshness, body))
+    let condition = Condition::new(list_tag(user, &body), freshness);
+    Ok(conditional(req, condition, body.into()))
 }
 
 /// The answer to a write that leaves an entity: `committed` with 200 or 201, or 202.
@@ -167,6 +221,24 @@ pub(crate) fn created<'a, E: Entity, V: Serialize>(
         response.headers_mut().insert(LOCATION, location);
     }
     Ok(response)
+}
+
+/// The answer to a write that leaves no entity behind: 200, or 202; its tag is the `version` it left, if that is known.
+pub(crate) fn done<'a, E, V: Serialize>(
+    written: &'a Written<E>,
+    version: impl FnOnce(&'a E) -> Option<u64>,
+    view: impl FnOnce(&'a E, Sync) -> V,
+) -> Result<HttpResponse, ApiError> {
+    let (receipt, sync) = outcome(&written.outcome);
+    let body = bytes(&Data {
+        data: view(receipt, sync),
+    })?;
+    let mut response = acknowledged(written, StatusCode::OK);
+    if let Some(version) = version(receipt) {
+        response.insert_header((ETAG, format!("\"{version}\"")));
+    }
+    response.insert_header(ContentType::json());
+    Ok(response.body(body))
 }
 
 /// The answer to a delete: 204, or 202.

@@ -3,7 +3,7 @@
 
 use crate::error::{ApiError, ErrorCode};
 use crate::middleware::guard;
-use crate::{auth, docs, health, profile, sync, task};
+use crate::{auth, docs, health, profile, stream, sync, task};
 use actix_web::guard::{Any, Get, Head};
 use actix_web::http::Method;
 use actix_web::http::header::ALLOW;
@@ -33,7 +33,7 @@ pub struct RouteInfo {
     pub path: &'static str,
     /// Who may call it.
     pub auth: Auth,
-    /// The query parameters it knows; `None`: any are let through and nobody reads them.
+    /// The query parameters it knows, with a `*` after those that may be repeated; `None`: any are let through and nobody reads them.
     pub query: Option<&'static [&'static str]>,
     /// Whether it takes a JSON body.
     pub body: bool,
@@ -48,9 +48,10 @@ pub fn routes() -> &'static [RouteInfo] {
 }
 
 use ErrorCode::{
-    BufferFull, BufferUnavailable, Busy, DatabaseUnavailable, Forbidden, IdempotencyKeyReused,
-    InvalidCredentials, InvalidCursor, InvalidHeader, InvalidId, InvalidParameter, NotFound, RateLimited,
-    SessionsUnavailable, Unauthenticated, Undecodable, UsernameTaken, VersionMismatch, WriteRefused,
+    BufferFull, BufferUnavailable, Busy, CannotCalculate, DatabaseUnavailable, Forbidden,
+    IdempotencyKeyReused, InvalidCredentials, InvalidCursor, InvalidHeader, InvalidId, InvalidParameter,
+    NotFound, RateLimited, SessionsUnavailable, Unauthenticated, Undecodable, UsernameTaken, VersionMismatch,
+    WriteRefused,
 };
 
 const READ_ONE: &[ErrorCode] = &[InvalidId, NotFound, DatabaseUnavailable, BufferUnavailable];
@@ -60,6 +61,21 @@ const READ_LIST: &[ErrorCode] = &[
     DatabaseUnavailable,
     BufferUnavailable,
 ];
+const READ_ITEM: &[ErrorCode] = &[
+    InvalidId,
+    InvalidParameter,
+    NotFound,
+    DatabaseUnavailable,
+    BufferUnavailable,
+];
+const READ_MESSAGES: &[ErrorCode] = &[
+    InvalidId,
+    InvalidCursor,
+    InvalidParameter,
+    NotFound,
+    DatabaseUnavailable,
+];
+const FEED: &[ErrorCode] = &[RateLimited, WriteRefused, DatabaseUnavailable];
 const CREATE: &[ErrorCode] = &[
     InvalidHeader,
     IdempotencyKeyReused,
@@ -124,7 +140,7 @@ impl RouteInfo {
     }
 }
 
-use Auth::{Admin, Public, User};
+use Auth::{Admin, Public, Service, User};
 
 static ROUTES: &[RouteInfo] = &[
     // operators
@@ -199,6 +215,43 @@ static ROUTES: &[RouteInfo] = &[
         web::to(task::handlers::delete)
     })
     .errors(CHANGE),
+    // stream
+    route("GET", "/v2/stream", User, || web::to(stream::handlers::list))
+        .query(stream::query::LIST_QUERY)
+        .errors(READ_LIST),
+    route("GET", "/v2/stream/changes", User, || {
+        web::to(stream::handlers::changes)
+    })
+    .query(stream::query::CHANGES_QUERY)
+    .errors(&[
+        InvalidParameter,
+        CannotCalculate,
+        DatabaseUnavailable,
+        BufferUnavailable,
+    ]),
+    route("POST", "/v2/stream/actions", User, || {
+        web::to(stream::handlers::act)
+    })
+    .body()
+    .errors(CREATE),
+    route("GET", "/v2/stream/{id}", User, || web::to(stream::handlers::get))
+        .query(stream::query::ITEM_QUERY)
+        .errors(READ_ITEM),
+    route("GET", "/v2/stream/{id}/messages", User, || {
+        web::to(stream::handlers::messages)
+    })
+    .query(stream::query::MESSAGES_QUERY)
+    .errors(READ_MESSAGES),
+    route("POST", "/v2/ingest/items", Service, || {
+        web::to(stream::ingest::ingest)
+    })
+    .body()
+    .errors(FEED),
+    route("DELETE", "/v2/ingest/items", Service, || {
+        web::to(stream::ingest::remove)
+    })
+    .body()
+    .errors(FEED),
     // sync
     route("GET", "/api/v1/operations/{id}", User, || {
         web::to(sync::handlers::get)
@@ -222,14 +275,19 @@ static ROUTES: &[RouteInfo] = &[
     .errors(&[InvalidId, NotFound, BufferUnavailable]),
 ];
 
-/// Registers every route. Each resource answers `OPTIONS`, and any other method with 405; any other path is 404.
+/// Whether the path is that of a call of users, services or administrators, and not one of the operators' own.
+pub(crate) fn is_call(path: &str) -> bool {
+    path.starts_with("/api/") || path.starts_with("/v2/")
+}
+
+/// Registers every route, those without a pattern first: they are compared, not matched, and win over patterns that would
+/// match them. Each resource answers `OPTIONS`, and any other method with 405; any other path is 404.
 pub fn configure(cfg: &mut ServiceConfig) {
     let mut seen = HashSet::new();
-    for path in ROUTES
-        .iter()
-        .map(|route| route.path)
-        .filter(|path| seen.insert(*path))
-    {
+    let paths = ROUTES.iter().map(|route| route.path);
+    let mut paths: Vec<_> = paths.filter(|path| seen.insert(*path)).collect();
+    paths.sort_by_key(|path| path.contains('{'));
+    for path in paths {
         let of_path: Vec<_> = ROUTES.iter().filter(|route| route.path == path).collect();
         let allow = allowed(&of_path);
         let mut resource = web::resource(path);

@@ -1,9 +1,13 @@
 //! What the handlers work with: the use cases, built by the server, and a few settings.
 
 use crate::health::HealthSource;
-use gravity_domain::auth::AddressBlocker;
+use gravity_domain::auth::{AddressBlocker, Quota, RateLimiter};
+use gravity_domain::stream::HtmlSanitizer;
 use gravity_usecase::auth::{Authenticate, DeleteSession, ListSessions, Login, Logout, Refresh, Register};
 use gravity_usecase::profile::{GetProfile, UpdateProfile};
+use gravity_usecase::stream::{
+    ActOnItems, GetChanges, GetItem, IngestItems, ListMessages, ListStream, RemoveItems,
+};
 use gravity_usecase::sync::{DiscardDeadLetter, GetOperation, ListDeadLetters, RetryDeadLetter};
 use gravity_usecase::task::{CreateTask, DeleteTask, GetTask, ListTasks, UpdateTask};
 use ipnet::IpNet;
@@ -18,6 +22,8 @@ pub struct ApiState {
     pub profile: ProfileCalls,
     /// Tasks.
     pub task: TaskCalls,
+    /// Streams.
+    pub stream: StreamCalls,
     /// Operations, the buffer and its dead letters.
     pub sync: SyncCalls,
     /// What `/health` and `/ready` read.
@@ -70,6 +76,41 @@ pub struct TaskCalls {
     pub delete: DeleteTask,
 }
 
+/// The use cases of streams.
+pub struct StreamCalls {
+    /// `GET /v2/stream`.
+    pub list: ListStream,
+    /// `GET /v2/stream/{id}`.
+    pub get: GetItem,
+    /// `GET /v2/stream/{id}/messages`.
+    pub messages: ListMessages,
+    /// `GET /v2/stream/changes`.
+    pub changes: GetChanges,
+    /// `POST /v2/stream/actions`.
+    pub act: ActOnItems,
+    /// `POST /v2/ingest/items`.
+    pub ingest: IngestItems,
+    /// `DELETE /v2/ingest/items`.
+    pub remove: RemoveItems,
+    /// Cleans the HTML that is fed in.
+    pub html: Arc<dyn HtmlSanitizer>,
+    /// Counts the calls of services.
+    pub limiter: Arc<dyn RateLimiter>,
+    /// How often an account may feed; see [`StreamCalls::per_minute`].
+    pub ingest_quota: Quota,
+}
+
+impl StreamCalls {
+    /// The quota of this many calls of ingest per minute and account.
+    pub fn per_minute(calls: u32) -> Quota {
+        Quota {
+            name: "ingest_account",
+            limit: calls,
+            window: Duration::from_secs(60),
+        }
+    }
+}
+
 /// The use cases of operations and dead letters.
 pub struct SyncCalls {
     /// `GET /api/v1/operations/{id}`.
@@ -91,6 +132,8 @@ pub struct HttpSettings {
     pub trusted_proxies: Vec<IpNet>,
     /// The largest body, in bytes as received.
     pub body_limit: usize,
+    /// The largest body of an ingest call, in bytes as received.
+    pub batch_limit: usize,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
     /// `WRITE_DEADLINE_MS`: how long a request may wait for the stores, all in all.
@@ -103,6 +146,7 @@ impl Default for HttpSettings {
             cors_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             body_limit: 64 * 1024,
+            batch_limit: 4 * 1024 * 1024,
             body_timeout: Duration::from_secs(30),
             deadline: Duration::from_secs(1),
         }

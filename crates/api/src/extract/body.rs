@@ -36,12 +36,30 @@ impl<T: Body> FromRequest for JsonBody<T> {
         let (req, payload) = (req.clone(), payload.take());
         Box::pin(async move {
             must_be_json(req.headers())?;
-            let bytes = receive(&req, payload).await?;
+            let bytes = receive(&req, payload, T::IS_BATCH).await?;
             let body = json::parse(&bytes)?;
             Ok(Self {
                 value: fields::read(&body)?,
                 fingerprint: Fingerprint::of(req.method().as_str(), req.path(), Some(&body)),
             })
+        })
+    }
+}
+
+/// A JSON body of a call that takes no `Idempotency-Key`.
+#[derive(Debug)]
+pub struct UnkeyedJsonBody<T>(pub T);
+
+impl<T: Body> FromRequest for UnkeyedJsonBody<T> {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+
+    fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (req, payload) = (req.clone(), payload.take());
+        Box::pin(async move {
+            must_be_json(req.headers())?;
+            let bytes = receive(&req, payload, T::IS_BATCH).await?;
+            fields::read(&json::parse(&bytes)?).map(Self)
         })
     }
 }
@@ -57,7 +75,7 @@ impl<T: Body> FromRequest for OptionalJsonBody<T> {
     fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
         let (req, payload) = (req.clone(), payload.take());
         Box::pin(async move {
-            let bytes = receive(&req, payload).await?;
+            let bytes = receive(&req, payload, T::IS_BATCH).await?;
             if bytes.is_empty() {
                 return fields::read(&serde_json::json!({})).map(Self);
             }
@@ -99,10 +117,15 @@ fn must_be_json(headers: &HeaderMap) -> Result<(), ApiError> {
     }
 }
 
-async fn receive(req: &HttpRequest, payload: Payload) -> Result<BytesMut, ApiError> {
-    let http = req
-        .app_data::<web::Data<ApiState>>()
-        .map(|state| (state.http.body_limit, state.http.body_timeout));
+async fn receive(req: &HttpRequest, payload: Payload, is_batch: bool) -> Result<BytesMut, ApiError> {
+    let http = req.app_data::<web::Data<ApiState>>().map(|state| {
+        let limit = if is_batch {
+            state.http.batch_limit
+        } else {
+            state.http.body_limit
+        };
+        (limit, state.http.body_timeout)
+    });
     let Some((limit, timeout)) = http else {
         return Err(ApiError::new(ErrorCode::InternalError).caused_by("the app has no state"));
     };

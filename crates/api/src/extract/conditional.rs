@@ -26,7 +26,8 @@ fn whose(user: UserId, entity: Uuid) -> String {
     hash(&[user.0.as_bytes(), entity.as_bytes()], 4)
 }
 
-fn hash(parts: &[&[u8]], bytes: usize) -> String {
+/// The first `bytes` of the SHA-256 of `parts`, in hex.
+pub(crate) fn hash(parts: &[&[u8]], bytes: usize) -> String {
     let mut context = Context::new(&SHA256);
     parts.iter().for_each(|part| context.update(part));
     let digest = context.finish();
@@ -124,6 +125,14 @@ pub(crate) fn none_match(headers: &HeaderMap, tag: &str) -> bool {
         None => false,
         Some(Tags::Any) => true,
         Some(Tags::These(tags)) => tags.iter().any(|given| given.opaque == tag.trim_matches('"')),
+    }
+}
+
+/// What is between the quotes of each tag in `If-None-Match`; none when it is `*` or cannot be read.
+pub(crate) fn opaque_none_match(headers: &HeaderMap) -> Vec<String> {
+    match tags(headers, &IF_NONE_MATCH).flatten() {
+        Some(Tags::These(tags)) => tags.into_iter().map(|tag| tag.opaque).collect(),
+        Some(Tags::Any) | None => Vec::new(),
     }
 }
 

@@ -12,6 +12,8 @@ pub trait Body: Sized {
     const FIELDS: &'static [&'static str];
     /// True for an update: one that sets nothing is 400 `empty_update`.
     const IS_UPDATE: bool = false;
+    /// True for a batch of a service: a limit of its own holds for its size.
+    const IS_BATCH: bool = false;
 
     /// Reads the fields. `None` only when an error was noted in `fields`.
     fn read(fields: &mut Fields<'_>) -> Option<Self>;
@@ -29,14 +31,7 @@ pub fn read<T: Body>(value: &Value) -> Result<T, ApiError> {
         ));
     };
     if let Some(name) = object.keys().find(|name| !T::FIELDS.contains(&name.as_str())) {
-        return Err(ApiError::detailed(
-            ErrorCode::UnknownField,
-            format!(
-                "There is no field `{}`; the fields are {}.",
-                shown(name),
-                T::FIELDS.join(", ")
-            ),
-        ));
+        return Err(unknown(name, T::FIELDS));
     }
     if T::IS_UPDATE && object.is_empty() {
         return Err(ApiError::new(ErrorCode::EmptyUpdate));
@@ -44,11 +39,27 @@ pub fn read<T: Body>(value: &Value) -> Result<T, ApiError> {
     let mut fields = Fields {
         object,
         errors: Vec::new(),
+        unknown: None,
     };
-    match T::read(&mut fields) {
+    let body = T::read(&mut fields);
+    if let Some(error) = fields.unknown {
+        return Err(error);
+    }
+    match body {
         Some(body) if fields.errors.is_empty() => Ok(body),
         _ => Err(ApiError::validation(fields.errors)),
     }
+}
+
+fn unknown(name: &str, known: &[&str]) -> ApiError {
+    ApiError::detailed(
+        ErrorCode::UnknownField,
+        format!(
+            "There is no field `{}`; the fields are {}.",
+            shown(name),
+            known.join(", ")
+        ),
+    )
 }
 
 /// The fields of a body, and what is wrong with them so far.
@@ -56,9 +67,21 @@ pub fn read<T: Body>(value: &Value) -> Result<T, ApiError> {
 pub struct Fields<'a> {
     object: &'a Map<String, Value>,
     errors: Vec<FieldError>,
+    unknown: Option<ApiError>,
 }
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
+    /// The value of a field, whatever it is.
+    pub fn value(&self, name: &str) -> Option<&'a Value> {
+        self.object.get(name)
+    }
+
+    /// Notes a field below the top that nobody knows: 400 `unknown_field`. Always `None`.
+    pub fn refuse_unknown<T>(&mut self, name: &str, known: &[&str]) -> Option<T> {
+        self.unknown = Some(unknown(name, known));
+        None
+    }
+
     /// A text that must be there. `None`: an error was noted.
     pub fn required<T>(
         &mut self,

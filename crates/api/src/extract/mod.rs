@@ -4,12 +4,13 @@ pub mod body;
 pub mod conditional;
 pub mod fields;
 pub mod json;
+pub mod object;
 pub mod path;
 pub mod principal;
 pub mod query;
 pub mod write;
 
-pub use body::{JsonBody, OptionalJsonBody};
+pub use body::{JsonBody, OptionalJsonBody, UnkeyedJsonBody};
 pub use fields::{Body, Fields};
 pub use path::PathId;
 pub use principal::{Admin, CurrentUser, Service};

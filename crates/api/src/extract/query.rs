@@ -1,4 +1,4 @@
-//! The query string: every parameter known, given once, and in bounds.
+//! The query string: every parameter known, given once (or as often as it likes, where it may be repeated), and in bounds.
 
 use crate::error::{ApiError, ErrorCode};
 use crate::extract::json::shown;
@@ -10,7 +10,7 @@ use gravity_domain::page::{PageKey, PageLimit};
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Parses `raw` (without `?`), allowing the names in `known`.
+    /// Parses `raw` (without `?`), allowing the names in `known`; one that ends in `*` there may be repeated.
     ///
     /// # Errors
     /// `unknown_parameter`; `invalid_parameter` for one given twice, or that is not UTF-8.
@@ -21,13 +21,13 @@ impl Query {
             let (Some(name), Some(value)) = (decode(name), decode(value)) else {
                 return Err(invalid("The query string is not percent-encoded UTF-8."));
             };
-            if !known.contains(&name.as_str()) {
+            let Some(repeats) = repeats(known, &name) else {
                 return Err(ApiError::detailed(
                     ErrorCode::UnknownParameter,
                     format!("There is no query parameter `{}` here.", shown(&name)),
                 ));
-            }
-            if all.iter().any(|(seen, _)| *seen == name) {
+            };
+            if !repeats && all.iter().any(|(seen, _)| *seen == name) {
                 return Err(invalid(format!("The query parameter `{name}` is there twice.")));
             }
             all.push((name, value));
@@ -51,6 +51,33 @@ impl Query {
             .map(|(_, value)| value.as_str())
     }
 
+    /// The values of a parameter that may be repeated, in the order given.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .iter()
+            .filter(move |(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    /// A parameter that is a whole number.
+    ///
+    /// # Errors
+    /// `invalid_parameter`.
+    pub fn number(&self, name: &str) -> Result<Option<u64>, ApiError> {
+        let Some(text) = self.get(name) else {
+            return Ok(None);
+        };
+        let digits = text.bytes().all(|b| b.is_ascii_digit());
+        let number = text
+            .parse()
+            .ok()
+            .filter(|number| digits && i64::try_from(*number).is_ok());
+        match number {
+            Some(number) => Ok(Some(number)),
+            None => Err(invalid(format!("`{name}` must be a whole number."))),
+        }
+    }
+
     /// `limit`: 1..=100, 20 when not given.
     ///
     /// # Errors
@@ -72,6 +99,14 @@ impl Query {
         let decoded = self.get("cursor").map(PageKey::decode).transpose();
         decoded.map_err(|_| ApiError::new(ErrorCode::InvalidCursor))
     }
+}
+
+/// `None`: not known. `Some(true)`: may be repeated.
+fn repeats(known: &[&str], name: &str) -> Option<bool> {
+    known.iter().find_map(|known| match known.strip_suffix('*') {
+        Some(known) => (known == name).then_some(true),
+        None => (*known == name).then_some(false),
+    })
 }
 
 /// 400 `invalid_parameter`.
@@ -115,6 +150,39 @@ mod tests {
         assert_eq!(code("limit=%ff"), ErrorCode::InvalidParameter);
         assert_eq!(code("limit=%4"), ErrorCode::InvalidParameter);
         assert_eq!(code("limit=1&%6cimit=2"), ErrorCode::InvalidParameter);
+    }
+
+    #[test]
+    fn only_what_may_be_repeated_is_taken_more_than_once() {
+        let query = Query::parse("source=a&limit=1&source=b%26c", &["source*", "limit"]).unwrap();
+        assert_eq!(query.all("source").collect::<Vec<_>>(), ["a", "b&c"]);
+        let code = |raw: &str| Query::parse(raw, &["source*", "limit"]).unwrap_err().code();
+        assert_eq!(code("source*=1"), ErrorCode::UnknownParameter);
+        assert_eq!(code("limit=1&source=a&limit=1"), ErrorCode::InvalidParameter);
+    }
+
+    #[test]
+    fn a_number_has_digits_only_and_fits_where_it_is_kept() {
+        let number = |raw: &str| Query::parse(raw, &["since"]).unwrap().number("since");
+        assert_eq!(number("").unwrap(), None);
+        assert_eq!(number("since=0").unwrap(), Some(0));
+        assert_eq!(
+            number("since=9223372036854775807").unwrap(),
+            Some(i64::MAX.unsigned_abs())
+        );
+        for raw in [
+            "since=",
+            "since=-1",
+            "since=%2B1",
+            "since=1.0",
+            "since=9223372036854775808",
+        ] {
+            assert_eq!(
+                number(raw).unwrap_err().code(),
+                ErrorCode::InvalidParameter,
+                "{raw}"
+            );
+        }
     }
 
     #[test]

@@ -4,7 +4,8 @@ use actix_cors::Cors;
 use actix_web::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, IF_MATCH, IF_NONE_MATCH};
 use actix_web::middleware::Condition;
 
-const EXPOSED: [&str; 9] = [
+const EXPOSED: [&str; 10] = [
+    "Age",
     "ETag",
     "Location",
     "Operation-Id",

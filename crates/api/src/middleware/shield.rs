@@ -1,9 +1,10 @@
 //! Keeps addresses out that were refused too often, and counts refusals: 401, 403, 429, and 400 from the login calls. The
-//! operators' calls outside `/api` are not shielded: a probe must get its answer. What counts is the path that is routed, which
+//! operators' calls outside `/api` and `/v2` are not shielded: a probe must get its answer. What counts is the path that is routed, which
 //! has its percent-encoding undone: `/%61pi/` is `/api/`.
 
 use crate::error::{ApiError, ErrorCode};
 use crate::middleware::client::ClientAddress;
+use crate::routes::is_call;
 use crate::state::ApiState;
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -23,7 +24,7 @@ pub async fn shield<B: MessageBody + 'static>(
     let client = req.extensions().get::<ClientAddress>().copied();
     let state = req.app_data::<web::Data<ApiState>>().cloned();
     let routed = req.match_info().as_str();
-    let (is_api, is_login) = (routed.starts_with("/api/"), is_login_call(routed));
+    let (is_api, is_login) = (is_call(routed), is_login_call(routed));
     let (Some(ClientAddress(address)), Some(state), true) = (client, state, is_api) else {
         return next.call(req).await.map(ServiceResponse::map_into_left_body);
     };

@@ -12,6 +12,8 @@ mod ports;
 mod profile;
 mod routes;
 mod shape;
+mod stream;
+mod stream_ingest;
 mod tasks;
 mod telemetry;
 mod wire;

@@ -70,7 +70,10 @@ async fn every_route_that_is_not_public_demands_a_token_and_its_role() {
 #[actix_web::test]
 async fn every_call_of_the_api_refuses_query_parameters_it_does_not_know() {
     let client = World::new().client().await;
-    for route in routes().iter().filter(|route| route.path.starts_with("/api/")) {
+    for route in routes()
+        .iter()
+        .filter(|route| ["/api/", "/v2/"].iter().any(|root| route.path.starts_with(root)))
+    {
         let who = if route.auth == Auth::Public { "" } else { "root" };
         let reply = client
             .send(

@@ -4,6 +4,8 @@ use gravity_api::auth::dto::{LoginBody, LogoutBody, RefreshBody, RegisterBody};
 use gravity_api::extract::Body;
 use gravity_api::openapi;
 use gravity_api::profile::dto::UpdateProfileBody;
+use gravity_api::stream::action_dto::ActionBody;
+use gravity_api::stream::ingest_dto::{IngestBody, RemoveBody};
 use gravity_api::task::dto::{CreateTaskBody, UpdateTaskBody};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -34,6 +36,9 @@ fn each_body_is_described_with_the_fields_it_takes() {
     describes::<LoginBody>(&document, "LoginBody");
     describes::<RefreshBody>(&document, "RefreshBody");
     describes::<LogoutBody>(&document, "LogoutBody");
+    describes::<ActionBody>(&document, "ActionBody");
+    describes::<IngestBody>(&document, "IngestBody");
+    describes::<RemoveBody>(&document, "RemoveBody");
     let required = |name: &str| document["components"]["schemas"][name]["required"].clone();
     assert_eq!(required("CreateTaskBody"), serde_json::json!(["title"]));
     assert_eq!(required("UpdateTaskBody"), Value::Null);

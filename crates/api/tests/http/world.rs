@@ -5,11 +5,12 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{test, web};
 use futures_util::future::LocalBoxFuture;
 use gravity_api::health::{HealthReport, HealthSource, Lifecycle, RedisHealth, ServiceHealth};
-use gravity_api::{ApiState, AuthCalls, HttpSettings, ProfileCalls, SyncCalls, TaskCalls};
+use gravity_api::{ApiState, AuthCalls, HttpSettings, ProfileCalls, StreamCalls, SyncCalls, TaskCalls};
 use gravity_domain::auth::{AccessToken, MockTokenSigner, RefreshTokens, Role, Secret, UserStatus, Username};
 use gravity_domain::clock::{Hlc, HybridClock, MockClock, NodeId, Timestamp};
 use gravity_domain::id::UserId;
 use gravity_domain::profile::Profile;
+use gravity_domain::stream::ActionReceipt;
 use gravity_domain::sync::Lww;
 use gravity_domain::sync::ports::{WriteBuffer as _, WritePorts};
 use gravity_domain::task::Task;
@@ -18,6 +19,9 @@ use gravity_usecase::auth::{
     Refresh, Register, TokenIssuer,
 };
 use gravity_usecase::profile::{GetProfile, UpdateProfile};
+use gravity_usecase::stream::{
+    ActOnItems, GetChanges, GetItem, IngestItems, ListMessages, ListStream, RemoveItems, StreamJudge,
+};
 use gravity_usecase::sync::{
     DiscardDeadLetter, EntityReader, GetOperation, ListDeadLetters, RetryDeadLetter, Warmer, WriteSettings,
     Writer,
@@ -118,6 +122,7 @@ impl World {
             memory.clone(),
         ));
         ApiState {
+            stream: self.stream(&writer, &stamps),
             auth: self.auth(&stamps),
             profile: ProfileCalls {
                 get: GetProfile::new(profiles.clone()),
@@ -145,6 +150,33 @@ impl World {
             health: Arc::new(Health(memory.clone(), self.health.clone())),
             metrics: Arc::new(|| "# rendered\n".to_owned()),
             http: self.http.clone(),
+        }
+    }
+
+    fn stream(&self, writer: &Arc<Writer>, stamps: &Arc<HybridClock>) -> StreamCalls {
+        let memory = &self.memory;
+        let receipts: EntityReader<ActionReceipt> =
+            EntityReader::new(memory.clone(), memory.clone(), memory.clone(), memory.clone());
+        let judge = StreamJudge::new(memory.clone(), memory.clone(), stamps.clone());
+        let receipts = Arc::new(receipts.judged_by(Arc::new(judge)));
+        StreamCalls {
+            list: ListStream::new(memory.clone(), memory.clone(), memory.clone()),
+            get: GetItem::new(memory.clone(), memory.clone()),
+            messages: ListMessages::new(memory.clone(), memory.clone(), memory.clone()),
+            changes: GetChanges::new(memory.clone(), memory.clone(), memory.clone(), memory.clone()),
+            act: ActOnItems::new(
+                writer.clone(),
+                receipts,
+                memory.clone(),
+                memory.clone(),
+                memory.clone(),
+                memory.clone(),
+            ),
+            ingest: IngestItems::new(memory.clone(), memory.clone(), memory.clone(), stamps.clone()),
+            remove: RemoveItems::new(memory.clone(), memory.clone(), memory.clone()),
+            html: memory.clone(),
+            limiter: memory.clone(),
+            ingest_quota: StreamCalls::per_minute(600),
         }
     }
 

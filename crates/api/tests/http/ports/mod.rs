@@ -2,6 +2,7 @@
 //! parts of it off.
 
 mod auth;
+mod stream;
 
 use async_trait::async_trait;
 use gravity_domain::clock::Timestamp;
@@ -9,7 +10,6 @@ use gravity_domain::error::StoreError;
 use gravity_domain::id::{OperationId, SessionId, TaskId, UserId};
 use gravity_domain::page::PageKey;
 use gravity_domain::profile::Profile;
-use gravity_domain::stream::ActionReceipt;
 use gravity_domain::sync::ports::{
     AppliedListener, Breaker, DeadLetters, EntityCache, EntityStore, OperationStore, WriteBuffer,
 };
@@ -45,6 +45,9 @@ pub(crate) struct Memory {
     pub(crate) known_profiles: Mutex<HashMap<Uuid, Profile>>,
     pub(crate) pending: Mutex<Vec<Operation>>,
     pub(crate) dead: Mutex<BTreeMap<OperationId, DeadLetter>>,
+    pub(crate) streams: Mutex<stream::Streams>,
+    pub(crate) pages_loaded: AtomicU32,
+    pub(crate) purged: AtomicBool,
 }
 
 fn on(switch: &AtomicBool) -> bool {
@@ -99,7 +102,7 @@ impl Memory {
                     rows.insert(row.id.0, row);
                 })
             }
-            Change::StreamAction(_) => verdict::<ActionReceipt>(None, operation, |_| {}),
+            Change::StreamAction(action) => self.streams.lock().unwrap().act(operation, action),
         }
     }
 }
@@ -341,7 +344,12 @@ impl WriteBuffer for Memory {
             .count() as u64)
     }
 
-    async fn pending_on(&self, user: UserId, entity: EntityKind, id: Uuid) -> Result<Vec<Pending>, BufferError> {
+    async fn pending_on(
+        &self,
+        user: UserId,
+        entity: EntityKind,
+        id: Uuid,
+    ) -> Result<Vec<Pending>, BufferError> {
         let of_kind = self.pending_of(user, entity).await?;
         Ok(of_kind
             .into_iter()
