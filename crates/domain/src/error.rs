@@ -27,7 +27,8 @@ pub enum StoreError {
     #[error("the store is busy: {reason}")]
     Busy {
         /// A stable word for logs and metrics: `pool`, `connections`, `serialization`, `lock`, `resources`,
-        /// `deadline` (the request had little time left, so that a missing answer says nothing).
+        /// `deadline` (the request had little time left, so that a missing answer says nothing), `recorded` (the operation
+        /// is committed, by another try of it, and its record cannot be read now).
         reason: &'static str,
         /// What the driver said.
         #[source]

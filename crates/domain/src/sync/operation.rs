@@ -42,6 +42,17 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// Whether both are tries of one request. They share the id, but so do requests that share an `Idempotency-Key`.
+    pub fn is_retry_of(&self, first: &Self) -> bool {
+        self.id == first.id
+            && self.user_id == first.user_id
+            && match (&self.replay, &first.replay) {
+                (Some(again), Some(first)) => again.fingerprint == first.fingerprint,
+                (None, None) => self.change == first.change,
+                _ => false,
+            }
+    }
+
     /// The kind of entity it changes.
     pub fn entity(&self) -> EntityKind {
         match self.change {

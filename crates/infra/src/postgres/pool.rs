@@ -96,16 +96,18 @@ impl Shared {
     }
 }
 
-/// Resolves a little after Postgres was found gone.
+/// Resolves when Postgres was found gone, and still is a little later.
 async fn gone(monitor: &mut watch::Receiver<StoreState>) {
-    let watched = monitor
-        .wait_for(|state| !state.condition.is_reachable())
-        .await
-        .is_ok();
-    if !watched {
-        return std::future::pending().await;
+    loop {
+        let watched = monitor.wait_for(|state| !state.condition.is_reachable()).await;
+        if watched.map(drop).is_err() {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(PARTING).await;
+        if !monitor.borrow().condition.is_reachable() {
+            return;
+        }
     }
-    tokio::time::sleep(PARTING).await;
 }
 
 impl fmt::Debug for Pool {

@@ -90,6 +90,14 @@ fn key_reused() -> StoreError {
     }
 }
 
+/// The operation is committed, and its record cannot be read.
+fn recorded(error: StoreError) -> StoreError {
+    StoreError::Busy {
+        reason: "recorded",
+        source: Some(Box::new(error)),
+    }
+}
+
 fn raced() -> StoreError {
     StoreError::Busy {
         reason: "serialization",
@@ -109,7 +117,14 @@ impl OperationStore for PostgresOperations {
         let row = match answered {
             Ok(row) => row,
             Err(error) if error.is_duplicate_of(RECORDED_TWICE) => {
-                return self.look_again(operation, deadline, Err(raced())).await;
+                let looked = self.look_again(operation, deadline, Err(raced())).await;
+                return looked.map_err(|error| {
+                    if error.is_transient() {
+                        recorded(error)
+                    } else {
+                        error
+                    }
+                });
             }
             Err(error) if error.is_duplicate_of(CREATED_TWICE) => {
                 return self.look_again(operation, deadline, Err(key_reused())).await;

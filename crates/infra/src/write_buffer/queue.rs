@@ -189,7 +189,7 @@ impl<'a> Draft<'a> {
     pub(super) fn append(&mut self, item: &Parcelled) -> Result<(), Refusal> {
         let by_id = key::operation(item.envelope.id);
         match self.get(&by_id)? {
-            Some(sealed) => self.confirm(&by_id, &sealed),
+            Some(sealed) => self.confirm(&by_id, &sealed, &item.payload),
             None => self.add(item, by_id),
         }
     }
@@ -203,12 +203,15 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// An operation that waits under this id is acknowledged again only if its record is whole.
-    fn confirm(&self, by_id: &[u8], sealed: &[u8]) -> Result<(), Refusal> {
+    /// An operation that waits under this id is acknowledged again only if its record is whole, and says the same.
+    fn confirm(&self, by_id: &[u8], sealed: &[u8], payload: &[u8]) -> Result<(), Refusal> {
         let parcel = key::parcel_from(key::unseal(by_id, sealed)?)?;
         let frames = self.scan(&key::record(parcel))?;
         match payload_of(parcel, &frames).and_then(|payload| record::decode(&payload)) {
-            Ok(_) => Ok(()),
+            Ok(waiting) if record::decode(payload).is_ok_and(|again| again.is_retry_of(&waiting)) => Ok(()),
+            Ok(_) => Err(Refusal::Refused(BufferError::Unavailable(
+                "another operation waits under this id".to_owned(),
+            ))),
             Err(fault) => Err(Refusal::Refused(unreadable(&fault))),
         }
     }

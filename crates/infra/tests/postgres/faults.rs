@@ -209,6 +209,44 @@ async fn calls_in_flight_are_given_up_when_the_breaker_opens() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_in_flight_outlives_a_breaker_that_closes_again_at_once() {
+    let state = |condition| StoreState {
+        condition,
+        last_check: None,
+        since: Timestamp::EPOCH,
+    };
+    let up = Condition::Up {
+        latency: Duration::ZERO,
+    };
+    let (monitor, watching) = watch::channel(state(up));
+    let fixture = Fixture::new().await;
+    fixture.pool.heed(watching);
+    let alice = Author::new();
+    let create = alice.create(at(1), "one");
+    fixture.apply(&create).await;
+    let holder = fixture.database.connect().await.unwrap();
+    holder
+        .batch_execute("BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let update = alice.retitle(at(2), create.entity_id(), "two");
+    let blip = async {
+        eventually("the update waits for its answer", async || {
+            fixture.pool.status().available == 0
+        })
+        .await;
+        monitor.send_replace(state(Condition::Down { reason: "timeout" }));
+        tokio::task::yield_now().await;
+        monitor.send_replace(state(up));
+        // Longer than a call that is given up gets for its answer.
+        tokio::time::sleep(Duration::from_millis(80)).await;
+        holder.batch_execute("COMMIT").await.unwrap();
+    };
+    let (updated, ()) = tokio::join!(fixture.operations.apply(&update), blip);
+    assert!(matches!(updated, Ok(Verdict::Applied(_))), "{updated:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_caller_that_goes_away_takes_its_connection_with_it() {
     let fixture = Fixture::new().await;
     let alice = Author::new();

@@ -13,6 +13,7 @@ on_both_engines!(
     what_waits_together_is_committed_together,
     an_empty_buffer_answers_that_nothing_waits,
     an_operation_that_waits_already_is_not_appended_twice,
+    another_operation_under_an_id_that_waits_is_not_taken_for_it,
     higher_priorities_drain_first_but_never_overtake_within_a_lane,
     an_emptied_lane_takes_the_priority_of_its_next_operation,
     pending_operations_are_found_by_entity_by_kind_and_by_id,
@@ -110,6 +111,19 @@ async fn an_operation_that_waits_already_is_not_appended_twice(engine: BufferEng
     );
     drain(&buffer).await;
     buffer.append(operation).await.unwrap();
+    assert_eq!(buffer.status().size, 1);
+}
+
+async fn another_operation_under_an_id_that_waits_is_not_taken_for_it(engine: BufferEngine) {
+    let buffer = Home::new(engine).open().await;
+    let first = update(user(1), task(1), 1);
+    buffer.append(first.clone()).await.unwrap();
+    let other = Operation {
+        id: first.id,
+        ..update(user(1), task(2), 2)
+    };
+    let refused = buffer.append(other).await;
+    assert!(matches!(refused, Err(BufferError::Unavailable(_))), "{refused:?}");
     assert_eq!(buffer.status().size, 1);
 }
 

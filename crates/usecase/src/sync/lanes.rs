@@ -17,6 +17,9 @@ impl Lanes {
 
     /// Waits for the user's turn until `deadline`.
     pub(super) async fn enter(&self, user: UserId, deadline: Instant) -> Option<MutexGuard<'_, ()>> {
+        if Instant::now() > deadline {
+            return None;
+        }
         let stripe = &self.0[stripe_of(user)];
         match stripe.try_lock() {
             Ok(turn) => Some(turn),

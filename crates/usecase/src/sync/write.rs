@@ -243,34 +243,27 @@ impl Writer {
             )
             .map(Some);
         }
-        let pending = self
-            .ports
-            .buffer
-            .find(id)
-            .await
-            .ok()
-            .flatten()
-            .map(|pending| pending.operation);
-        let kept = match pending {
-            Some(operation) => Some(operation),
-            None => self
-                .ports
-                .buffer
-                .find_dead(id)
-                .await
-                .ok()
-                .flatten()
-                .and_then(|letter| letter.operation),
-        };
         let Some(Replay {
             fingerprint: first,
             accepted: Some(accepted),
-        }) = kept.and_then(|operation| operation.replay)
+        }) = self.kept(id).await?.and_then(|operation| operation.replay)
         else {
             return Ok(None);
         };
         let state = serde_json::from_value(accepted).map_err(|_| WriteError::KeyReused)?;
         replayed(id, fingerprint, Some(first), state, true).map(Some)
+    }
+
+    /// The operation as the buffer has it. One that an admin puts back meanwhile is seen by the second look.
+    async fn kept(&self, id: OperationId) -> Result<Option<Operation>, WriteError> {
+        let buffer = &self.ports.buffer;
+        if let Some(pending) = buffer.find(id).await? {
+            return Ok(Some(pending.operation));
+        }
+        if let Some(letter) = buffer.find_dead(id).await? {
+            return Ok(letter.operation);
+        }
+        Ok(buffer.find(id).await?.map(|pending| pending.operation))
     }
 
     async fn commit<E: Entity>(&self, operation: &mut Operation, reader: &EntityReader<E>) -> Direct<E> {
@@ -284,6 +277,10 @@ impl Writer {
                 Ok(verdict) => return Direct::Answered(self.answered(operation, verdict, reader).await),
                 Err(StoreError::Rejected { reason, .. }) if reason == "idempotency_key_reused" => {
                     return Direct::Answered(Err(WriteError::KeyReused));
+                }
+                // Another try of it is committed, and what that answered cannot be read now.
+                Err(StoreError::Busy { reason: "recorded", .. }) => {
+                    return Direct::Answered(Err(WriteError::Unknown));
                 }
                 Err(error) if error.is_transient() => {
                     self.ports.breaker.failed(&error);

@@ -156,3 +156,43 @@ async fn a_retry_of_what_was_committed_gets_its_first_answer_though_the_lane_is_
     assert!(matches!(other, Err(WriteError::KeyReused)));
     assert!(appended.lock().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn a_keyed_write_is_not_taken_while_the_buffer_cannot_tell_its_first_answer() {
+    for is_pending_known in [false, true] {
+        let mut world = World::default();
+        world.breaker.expect_allows_writes().return_const(true);
+        world.buffer.expect_lane_length().returning(|_| Ok(1));
+        let closed = || BufferError::Unavailable("reopening".to_owned());
+        world.buffer.expect_find().returning(
+            move |_| {
+                if is_pending_known { Ok(None) } else { Err(closed()) }
+            },
+        );
+        world.buffer.expect_find_dead().returning(move |_| Err(closed()));
+        world.buffer.expect_append().never();
+        let (writer, reader) = world.build();
+        let refused = writer
+            .write(request(UserId::random(), Some(("k", 1))), &reader, create("t"))
+            .await;
+        assert!(matches!(refused, Err(WriteError::Buffer(_))), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_whose_other_try_is_committed_but_cannot_be_read_is_neither_taken_nor_buffered() {
+    let mut world = World::new(true).lane(0).cached(Found::Unknown);
+    world.buffer.expect_find().returning(|_| Ok(None));
+    world.buffer.expect_append().never();
+    world.store.expect_apply().returning(|_| {
+        Err(StoreError::Busy {
+            reason: "recorded",
+            source: None,
+        })
+    });
+    let (writer, reader) = world.build();
+    let unknown = writer
+        .write(request(UserId::random(), Some(("k", 1))), &reader, create("t"))
+        .await;
+    assert!(matches!(unknown, Err(WriteError::Unknown)), "{unknown:?}");
+}
