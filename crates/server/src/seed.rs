@@ -1,9 +1,11 @@
 //! `gravity seed`: demonstration data, never meant for production.
 //!
 //! Eleven users: `demo` (password `demo-password-1`) has 25 tasks in all statuses, nine others have a few each, and `admin`
-//! (password `admin-password-1`) is the administrator. The passwords are public: only this command makes them,
+//! (password `admin-password-1`) is the administrator. `demo`, `ada` and `ben` have a stream of forty items. The passwords are public: only this command makes them,
 //! and in environment `production` only when told so. Accounts are registered and operations applied through the same
 //! ports that requests use. Every id is derived from a name, so a second run finds everything done.
+
+mod stream;
 
 use crate::config::Config;
 use crate::migrations;
@@ -15,11 +17,13 @@ use gravity_domain::error::StoreError;
 use gravity_domain::id::{OperationId, TaskId, UserId};
 use gravity_domain::page::PageKey;
 use gravity_domain::profile::Name;
+use gravity_domain::stream::StreamStore;
 use gravity_domain::sync::ports::{Breaker, OperationStore};
 use gravity_domain::sync::{Change, Operation, Priority};
 use gravity_domain::task::{Description, NewTask, TaskChange, TaskFilter, TaskStatus, TaskStore, Title};
 use gravity_infra::auth::{Argon2Hasher, HashSettings, PostgresAccounts};
 use gravity_infra::postgres::{self, Pool};
+use gravity_infra::stream::{AllowList, PostgresStream};
 use gravity_infra::sync::PostgresOperations;
 use gravity_infra::task::PostgresTasks;
 use std::fmt;
@@ -44,6 +48,9 @@ const PEOPLE: [(&str, &str, &str); 11] = [
     ("ines", "ines-password-1", "Inês"),
     ("admin", "admin-password-1", "Administrator"),
 ];
+
+/// Those who have a stream.
+const WITH_STREAM: [&str; 3] = ["demo", "ada", "ben"];
 
 const TITLES: [&str; 25] = [
     "Water the plants",
@@ -96,6 +103,9 @@ pub enum SeedError {
     /// No runtime.
     #[error(transparent)]
     Runtime(#[from] std::io::Error),
+    /// The streams are not as they must be.
+    #[error(transparent)]
+    Stream(#[from] stream::StreamError),
     /// Somebody else has one of the usernames.
     #[error("the username {0} belongs to somebody else")]
     Taken(&'static str),
@@ -108,14 +118,17 @@ pub struct Report {
     pub users: usize,
     /// New tasks.
     pub tasks: usize,
+    /// New items of streams.
+    pub items: usize,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "added {} users and {} tasks; log in as demo with demo-password-1, or as admin with admin-password-1",
-            self.users, self.tasks
+            "added {} users, {} tasks and {} items of streams; log in as demo with demo-password-1, or as admin with \
+                admin-password-1",
+            self.users, self.tasks, self.items
         )
     }
 }
@@ -136,7 +149,8 @@ pub fn run(config: &Config, public_passwords: bool) -> Result<Report, SeedError>
         let seeder = Seeder {
             accounts: PostgresAccounts::new(pool.clone(), Arc::new(AlwaysClosed)),
             operations: PostgresOperations::new(pool.clone()),
-            tasks: PostgresTasks::new(pool),
+            tasks: PostgresTasks::new(pool.clone()),
+            streams: PostgresStream::new(pool),
             hasher: Argon2Hasher::new(
                 HashSettings::new(config.auth.password_hash_parallelism),
                 runtime.handle().clone(),
@@ -184,6 +198,7 @@ struct Seeder {
     accounts: PostgresAccounts,
     operations: PostgresOperations,
     tasks: PostgresTasks,
+    streams: PostgresStream,
     hasher: Argon2Hasher,
     clock: HybridClock,
 }
@@ -202,6 +217,9 @@ impl Seeder {
                 3 + index % 3
             };
             report.tasks += self.add_tasks(user, index, wanted).await?;
+            if WITH_STREAM.contains(&username) {
+                report.items += self.add_stream(user).await?;
+            }
         }
         Ok(report)
     }
@@ -250,6 +268,16 @@ impl Seeder {
             self.operations.apply(&operation).await?;
         }
         Ok(wanted)
+    }
+
+    /// How many items are new. A user who has ever had one is left alone.
+    async fn add_stream(&self, user: UserId) -> Result<usize, SeedError> {
+        if self.streams.version(user).await? > 0 {
+            return Ok(0);
+        }
+        let items = stream::items(user, self.clock.now(), &AllowList::new())?;
+        self.streams.ingest(&items, self.clock.stamp()).await?;
+        Ok(items.len())
     }
 
     fn creation(&self, user: UserId, number: usize, title: &str) -> Operation {
