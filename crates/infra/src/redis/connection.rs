@@ -60,6 +60,11 @@ impl Redis {
         })
     }
 
+    /// Where it connects to.
+    pub fn settings(&self) -> &RedisSettings {
+        &self.shared.settings
+    }
+
     /// True while commands are tried at all.
     pub fn is_up(&self) -> bool {
         self.shared.breaker.allows_reads()

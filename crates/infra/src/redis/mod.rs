@@ -4,6 +4,7 @@
 //! - [`Redis`] runs commands and scripts over one multiplexed connection, driven on one shared runtime whichever runtime asks,
 //!   and made on first use: the server starts without it. It asks the breaker first and tells it of every outage.
 //! - [`probe`] pings over a connection of its own.
+//! - [`track`] hears of changes over a connection of its own.
 //!
 //! Everything kept in Redis is under the prefix [`PREFIX`].
 
@@ -11,9 +12,11 @@ mod connection;
 mod error;
 pub mod probe;
 mod settings;
+mod tracking;
 
 pub use connection::Redis;
 pub use settings::{RedisSettings, RedisSettingsError};
+pub use tracking::{KeyListener, track};
 
 /// What every key begins with.
 pub const PREFIX: &str = "gravity:";

@@ -1,0 +1,409 @@
+//! Level 2: what all nodes share, in Redis.
+//!
+//! A page is ids with versions, and each item lies under its own id and version. What is read is checked: a value that is not what
+//! its key says is a miss, counted. Everything here is best effort; the caller takes an error for a miss.
+
+use super::metrics::{Kind, malformed};
+use super::tracking::version_key;
+use super::versions::CLEAN;
+use crate::redis::{PREFIX, Redis};
+use aws_lc_rs::digest::{SHA256, digest};
+use gravity_domain::clock::Timestamp;
+use gravity_domain::error::StoreError;
+use gravity_domain::id::{ItemId, UserId};
+use gravity_domain::page::PageKey;
+use gravity_domain::stream::{Item, ItemDetail, StreamPage, StreamQuery};
+use redis::{Pipeline, Script, cmd, pipe};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+const LIFE_MS: u64 = 5 * 60 * 1_000;
+const LAST_LIFE_MS: u64 = 24 * 3_600 * 1_000;
+/// How long one node may load before another does.
+pub(super) const LEASE: Duration = Duration::from_secs(2);
+
+/// The commands.
+pub(super) struct Shared {
+    redis: Redis,
+    raise: Script,
+}
+
+/// A page as ids.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Outline {
+    user: UserId,
+    version: u64,
+    unread_count: u64,
+    as_of: Timestamp,
+    next: Option<PageKey>,
+    pub(super) items: Vec<(ItemId, u64)>,
+}
+
+impl Outline {
+    fn of(user: UserId, page: &StreamPage) -> Self {
+        Self {
+            user,
+            version: page.version,
+            unread_count: page.unread_count,
+            as_of: page.as_of,
+            next: page.next,
+            items: page.items.iter().map(|item| (item.id, item.version)).collect(),
+        }
+    }
+
+    /// The page, when every item is as the outline says.
+    pub(super) fn fill(self, items: Vec<Arc<Item>>) -> Option<StreamPage> {
+        let good = |(item, (id, version)): (&Arc<Item>, &(ItemId, u64))| {
+            item.id == *id && item.version == *version && item.user_id == self.user
+        };
+        let matches = items.len() == self.items.len() && items.iter().zip(&self.items).all(good);
+        matches.then(|| StreamPage {
+            version: self.version,
+            unread_count: self.unread_count,
+            as_of: self.as_of,
+            items,
+            next: self.next,
+            rendered: OnceLock::new(),
+        })
+    }
+}
+
+#[derive(Serialize)]
+struct WholePage<'a> {
+    page: Outline,
+    items: Vec<&'a Item>,
+}
+
+#[derive(Deserialize)]
+struct FoundPage {
+    page: Outline,
+    items: Vec<SharedItem>,
+}
+
+/// An item read from JSON, shared from the start.
+#[derive(Deserialize)]
+#[serde(from = "Item")]
+struct SharedItem(Arc<Item>);
+
+impl From<Item> for SharedItem {
+    fn from(item: Item) -> Self {
+        Self(Arc::new(item))
+    }
+}
+
+#[derive(Serialize)]
+struct KeptDetail<'a> {
+    version: u64,
+    detail: &'a ItemDetail,
+}
+
+#[derive(Deserialize)]
+struct FoundDetail {
+    version: u64,
+    detail: ItemDetail,
+}
+
+type Raw = Option<Vec<u8>>;
+
+fn decode<T: DeserializeOwned>(kind: Kind, raw: &[u8]) -> Option<T> {
+    let value = serde_json::from_slice(raw).ok();
+    if value.is_none() {
+        malformed(kind);
+    }
+    value
+}
+
+fn checked<T>(kind: Kind, value: Option<T>, good: impl FnOnce(&T) -> bool) -> Option<T> {
+    let value = value?;
+    let good = good(&value);
+    if !good {
+        malformed(kind);
+    }
+    good.then_some(value)
+}
+
+fn hash(query: &StreamQuery) -> String {
+    use std::fmt::Write as _;
+    let text = serde_json::to_vec(query).unwrap_or_default();
+    let mut hex = String::with_capacity(32);
+    for byte in &digest(&SHA256, &text).as_ref()[..16] {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
+}
+
+/// The key of a page at a version.
+pub(super) fn page_key(user: UserId, version: u64, query: &StreamQuery) -> String {
+    format!("{PREFIX}stream:page:{user}:{version}:{}", hash(query))
+}
+
+/// The key of a detail at a version.
+pub(super) fn detail_key(user: UserId, version: u64, id: ItemId) -> String {
+    format!("{PREFIX}stream:detail:{user}:{version}:{id}")
+}
+
+fn item_key(id: ItemId, version: u64) -> String {
+    format!("{PREFIX}stream:item:{id}:{version}")
+}
+
+fn last_page_key(user: UserId, query: &StreamQuery) -> String {
+    format!("{PREFIX}stream:last:page:{user}:{}", hash(query))
+}
+
+fn last_detail_key(user: UserId, id: ItemId) -> String {
+    format!("{PREFIX}stream:last:detail:{user}:{id}")
+}
+
+fn last_item_key(user: UserId, id: ItemId) -> String {
+    format!("{PREFIX}stream:last:item:{user}:{id}")
+}
+
+/// Five minutes, a tenth more or less.
+fn life() -> u64 {
+    LIFE_MS - LIFE_MS / 10 + rand::random_range(0..=LIFE_MS / 5)
+}
+
+fn set(pipeline: &mut Pipeline, key: String, value: &impl Serialize, life_ms: u64) {
+    if let Ok(json) = serde_json::to_vec(value) {
+        pipeline
+            .cmd("SET")
+            .arg(key)
+            .arg(json)
+            .arg("PX")
+            .arg(life_ms)
+            .ignore();
+    }
+}
+
+impl Shared {
+    pub(super) fn new(redis: Redis) -> Self {
+        Self {
+            redis,
+            raise: Script::new(include_str!("raise.lua")),
+        }
+    }
+
+    /// False while its breaker is open.
+    pub(super) fn is_up(&self) -> bool {
+        self.redis.is_up()
+    }
+
+    /// The user's version, and for how long Redis will still hold it.
+    pub(super) async fn version(
+        &self,
+        run_id: &str,
+        user: UserId,
+    ) -> Result<Option<(u64, Duration)>, StoreError> {
+        let key = version_key(run_id, user);
+        let mut both = pipe();
+        both.cmd("GET").arg(&key).cmd("PTTL").arg(&key);
+        let (raw, ttl): (Raw, i64) = self.redis.pipeline("stream_version", &both).await?;
+        let Some(raw) = raw else { return Ok(None) };
+        let version = std::str::from_utf8(&raw).ok().and_then(|text| text.parse().ok());
+        let life = u64::try_from(ttl).ok().filter(|ttl| *ttl > 0);
+        if version.is_none() {
+            malformed(Kind::Version);
+        }
+        Ok(version.zip(life.map(Duration::from_millis)))
+    }
+
+    /// Raises versions, and answers what they are then.
+    pub(super) async fn raise(
+        &self,
+        run_id: &str,
+        versions: &[(UserId, u64)],
+    ) -> Result<Vec<u64>, StoreError> {
+        let mut call = self.raise.prepare_invoke();
+        call.arg(u64::try_from(CLEAN.as_millis()).unwrap_or(u64::MAX));
+        for (user, version) in versions {
+            call.key(version_key(run_id, *user)).arg(*version);
+        }
+        self.redis.script("stream_raise", &call).await
+    }
+
+    /// A page, as far as it is there.
+    pub(super) async fn page(
+        &self,
+        key: &str,
+        user: UserId,
+        version: u64,
+    ) -> Result<Option<(Outline, Vec<Option<Arc<Item>>>)>, StoreError> {
+        let raw: Raw = self.redis.command("stream_page", cmd("GET").arg(key)).await?;
+        let outline = raw.and_then(|raw| decode::<Outline>(Kind::Page, &raw));
+        let is_its = |page: &Outline| page.user == user && page.version == version;
+        let Some(outline) = checked(Kind::Page, outline, is_its) else {
+            return Ok(None);
+        };
+        if outline.items.is_empty() {
+            return Ok(Some((outline, Vec::new())));
+        }
+        let keys: Vec<String> = outline
+            .items
+            .iter()
+            .map(|(id, version)| item_key(*id, *version))
+            .collect();
+        let raw: Vec<Raw> = self.redis.command("stream_items", cmd("MGET").arg(keys)).await?;
+        let items = raw.into_iter().zip(&outline.items).map(|(raw, (id, version))| {
+            let item = decode::<Item>(Kind::Page, &raw?);
+            let is_its = |item: &Item| item.id == *id && item.version == *version && item.user_id == user;
+            checked(Kind::Page, item, is_its).map(Arc::new)
+        });
+        let items = items.collect();
+        Ok(Some((outline, items)))
+    }
+
+    /// Keeps a page with its items, as that of its version and as the last known.
+    pub(super) async fn keep_page(
+        &self,
+        user: UserId,
+        query: &StreamQuery,
+        page: &StreamPage,
+    ) -> Result<(), StoreError> {
+        let mut all = pipe();
+        let life = life();
+        for item in &page.items {
+            // Items outlive the page that names them.
+            set(
+                &mut all,
+                item_key(item.id, item.version),
+                item.as_ref(),
+                life + 30_000,
+            );
+            set(
+                &mut all,
+                last_item_key(user, item.id),
+                item.as_ref(),
+                LAST_LIFE_MS,
+            );
+        }
+        set(
+            &mut all,
+            page_key(user, page.version, query),
+            &Outline::of(user, page),
+            life,
+        );
+        let whole = WholePage {
+            page: Outline::of(user, page),
+            items: page.items.iter().map(AsRef::as_ref).collect(),
+        };
+        set(&mut all, last_page_key(user, query), &whole, LAST_LIFE_MS);
+        self.redis.pipeline("stream_keep_page", &all).await
+    }
+
+    /// The last known of a page.
+    pub(super) async fn last_page(
+        &self,
+        user: UserId,
+        query: &StreamQuery,
+    ) -> Result<Option<StreamPage>, StoreError> {
+        let key = last_page_key(user, query);
+        let raw: Raw = self
+            .redis
+            .command("stream_last_page", cmd("GET").arg(key))
+            .await?;
+        let found = raw.and_then(|raw| decode::<FoundPage>(Kind::Page, &raw));
+        let found = checked(Kind::Page, found, |found| found.page.user == user);
+        let page = found.map(|found| {
+            let items = found.items.into_iter().map(|item| item.0).collect();
+            found.page.fill(items)
+        });
+        Ok(checked(Kind::Page, page, Option::is_some).flatten())
+    }
+
+    /// A detail.
+    pub(super) async fn detail(
+        &self,
+        key: &str,
+        user: UserId,
+        version: u64,
+        id: ItemId,
+    ) -> Result<Option<ItemDetail>, StoreError> {
+        let found = self.read_detail("stream_detail", key, user, id).await?;
+        let found = checked(Kind::Detail, found, |found| found.version == version);
+        Ok(found.map(|found| found.detail))
+    }
+
+    /// The last known of a detail, and its user's version then.
+    pub(super) async fn last_detail(
+        &self,
+        user: UserId,
+        id: ItemId,
+    ) -> Result<Option<(u64, ItemDetail)>, StoreError> {
+        let key = last_detail_key(user, id);
+        let found = self.read_detail("stream_last_detail", &key, user, id).await?;
+        Ok(found.map(|found| (found.version, found.detail)))
+    }
+
+    async fn read_detail(
+        &self,
+        name: &'static str,
+        key: &str,
+        user: UserId,
+        id: ItemId,
+    ) -> Result<Option<FoundDetail>, StoreError> {
+        let raw: Raw = self.redis.command(name, cmd("GET").arg(key)).await?;
+        let found = raw.and_then(|raw| decode::<FoundDetail>(Kind::Detail, &raw));
+        Ok(checked(Kind::Detail, found, |found| {
+            found.detail.item.id == id && found.detail.item.user_id == user
+        }))
+    }
+
+    /// Keeps a detail, as that of its version and as the last known.
+    pub(super) async fn keep_detail(&self, version: u64, detail: &ItemDetail) -> Result<(), StoreError> {
+        let (user, id) = (detail.item.user_id, detail.item.id);
+        let mut all = pipe();
+        let kept = KeptDetail { version, detail };
+        set(&mut all, detail_key(user, version, id), &kept, life());
+        set(&mut all, last_detail_key(user, id), &kept, LAST_LIFE_MS);
+        set(&mut all, last_item_key(user, id), &detail.item, LAST_LIFE_MS);
+        self.redis.pipeline("stream_keep_detail", &all).await
+    }
+
+    /// The item is not there any more.
+    pub(super) async fn forget_item(&self, user: UserId, id: ItemId) -> Result<(), StoreError> {
+        let mut gone = cmd("DEL");
+        gone.arg(last_detail_key(user, id)).arg(last_item_key(user, id));
+        self.redis.command("stream_forget", &gone).await
+    }
+
+    /// The last known of items, in the order asked.
+    pub(super) async fn last_items(
+        &self,
+        user: UserId,
+        ids: &[ItemId],
+    ) -> Result<Vec<Option<Item>>, StoreError> {
+        let keys: Vec<String> = ids.iter().map(|id| last_item_key(user, *id)).collect();
+        let raw: Vec<Raw> = self
+            .redis
+            .command("stream_last_items", cmd("MGET").arg(keys))
+            .await?;
+        let items = raw.into_iter().zip(ids).map(|(raw, id)| {
+            let item = decode::<Item>(Kind::Detail, &raw?);
+            checked(Kind::Detail, item, |item| item.id == *id && item.user_id == user)
+        });
+        Ok(items.collect())
+    }
+
+    /// Whether this node is to load what `key` names.
+    pub(super) async fn lease(&self, key: &str) -> Result<bool, StoreError> {
+        let mut taking = cmd("SET");
+        let life = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
+        taking.arg(lease_key(key)).arg(1).arg("NX").arg("PX").arg(life);
+        let taken: Option<String> = self.redis.command("stream_lease", &taking).await?;
+        Ok(taken.is_some())
+    }
+
+    /// Lets others load.
+    pub(super) async fn release(&self, key: &str) -> Result<(), StoreError> {
+        self.redis
+            .command("stream_release", cmd("DEL").arg(lease_key(key)))
+            .await
+    }
+}
+
+fn lease_key(key: &str) -> String {
+    let name = key.strip_prefix(PREFIX).unwrap_or(key);
+    format!("{PREFIX}stream:lease:{name}")
+}
