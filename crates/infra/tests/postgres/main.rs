@@ -4,6 +4,7 @@ mod concurrency;
 mod faults;
 mod finders;
 mod fixture;
+mod ingest;
 mod merge;
 mod migrations;
 mod purge;
