@@ -10,7 +10,8 @@
 //! - `open` brings a store up again whatever has happened to it; [`salvage`] gets operations out of one that is broken,
 //!   and `watermark` notices one that is broken and does not know it.
 //! - `query` and `shared` serve the reads, which go past the thread; `lanes` knows the lanes in which nothing waits, and
-//!   `search` finds the index entries of records that are too broken to name themselves.
+//!   `search` finds the index entries of records that are too broken to name themselves, `wide` keeps the reads of whole
+//!   lanes within bounds.
 //!
 //! Nothing is kept in memory per operation. `docs/specs/write-buffer.md` says what is promised under which fault.
 
@@ -24,6 +25,7 @@ mod open;
 mod ports;
 mod query;
 mod queue;
+mod readers;
 pub mod record;
 mod request;
 pub mod salvage;
@@ -33,6 +35,7 @@ mod slots;
 mod stamps;
 mod upkeep;
 mod watermark;
+mod wide;
 mod writer;
 
 #[cfg(test)]

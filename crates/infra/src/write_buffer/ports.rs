@@ -1,11 +1,12 @@
 //! The handle, and the ports it serves.
 
 use super::engine::{EngineError, OpenEngine};
-use super::query::Legible;
-use super::queue::{Limits, MAX_PER_ENTITY, Parcelled, unreadable};
+use super::queue::{Limits, MAX_PER_ENTITY, Parcelled};
+use super::readers::Readers;
 use super::request::{Answer, Burial, Job, Request};
 use super::search::Search;
 use super::shared::{Access, Shared};
+use super::wide::{Bounds, WideReads, by_deadline};
 use super::writer::Writer;
 use super::{BufferSettings, directory::Directory, key, letter, measure, query};
 use async_trait::async_trait;
@@ -25,7 +26,7 @@ use uuid::Uuid;
 /// Requests that wait for the writer at most; further callers wait for a place.
 const PLACES: usize = 4_096;
 /// Whole lanes that are read at once: each may be long.
-const WIDE_READS: usize = 4;
+pub(super) const WIDE_READS: usize = 4;
 
 /// The write buffer of one directory. Clones share it; it closes when the last one is dropped, or by [`Self::close`].
 #[derive(Clone)]
@@ -33,7 +34,8 @@ pub struct DurableBuffer {
     shared: Arc<Shared>,
     jobs: Sender<Job>,
     places: Arc<Semaphore>,
-    wide_reads: Arc<Semaphore>,
+    readers: Readers,
+    pub(super) wide_reads: Arc<WideReads>,
     pub(super) search: Arc<Search>,
 }
 
@@ -89,7 +91,8 @@ impl DurableBuffer {
             shared,
             jobs: sender,
             places: Arc::new(Semaphore::new(PLACES)),
-            wide_reads: Arc::new(Semaphore::new(WIDE_READS)),
+            readers: Readers::start(),
+            wide_reads: Arc::new(WideReads::of(WIDE_READS)),
             search: Arc::default(),
         }
     }
@@ -115,14 +118,13 @@ impl DurableBuffer {
         outcome.await.map_err(|_| closed())?
     }
 
+    /// A request does not wait for a read beyond its deadline.
     async fn read_aside<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Shared) -> Result<T, BufferError> + Send + 'static,
     ) -> Result<T, BufferError> {
         let shared = self.shared.clone();
-        tokio::task::spawn_blocking(move || read(&shared))
-            .await
-            .map_err(|error| BufferError::Unavailable(error.to_string()))?
+        by_deadline(self.readers.run(move || read(&shared))).await?
     }
 }
 
@@ -156,9 +158,10 @@ impl WriteBuffer for DurableBuffer {
         if self.shared.is_lane_empty(user)? {
             return Ok(Vec::new());
         }
+        let bounds = Bounds::current();
         self.read_aside(move |shared| {
             let prefix = key::entity(user, entity.code(), id);
-            legible(shared.with_waiting(|reader| query::pending(reader, &prefix)))
+            legible(shared.with_waiting(|reader| query::pending(reader, &prefix, bounds)))
         })
         .await
     }
@@ -167,12 +170,11 @@ impl WriteBuffer for DurableBuffer {
         if self.shared.is_lane_empty(user)? {
             return Ok(Vec::new());
         }
-        let closed = |_| BufferError::Unavailable("closed".into());
-        let turn = self.wide_reads.clone().acquire_owned().await.map_err(closed)?;
+        let (turn, bounds) = (self.wide_reads.enter(user).await?, Bounds::current());
         self.read_aside(move |shared| {
             let _turn = turn;
             let prefix = key::entities(user, entity.code());
-            legible(shared.with_waiting(|reader| query::pending(reader, &prefix)))
+            legible(shared.with_waiting(|reader| query::pending(reader, &prefix, bounds)))
         })
         .await
     }
@@ -264,9 +266,9 @@ impl DeadLetters for DurableBuffer {
 }
 
 /// What was read; a record that cannot be makes the answer unknown.
-fn legible<T: Default>(read: Result<Access<Legible<T>>, BufferError>) -> Result<T, BufferError> {
+fn legible<T: Default>(read: Result<Access<Result<T, BufferError>>, BufferError>) -> Result<T, BufferError> {
     match read? {
-        Access::Asked(found) => found.map_err(|fault| unreadable(&fault)),
+        Access::Asked(found) => found,
         Access::Nothing => Ok(T::default()),
     }
 }

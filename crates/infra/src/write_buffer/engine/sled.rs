@@ -10,7 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const CACHE_BYTES: u64 = 64 << 20;
+/// Of the log: in memory a page takes several times as much.
+const CACHE_BYTES: u64 = 16 << 20;
 
 struct SledEngine {
     db: ::sled::Db,
