@@ -2,18 +2,25 @@
 //!
 //! A base page comes from Postgres, or from the cache when it is away. Each task with pending operations is folded from
 //! its base row; then the page is filtered, ordered and cut again. The base page is read longer by the number of tasks
-//! that pending operations may take out of it, so that no shorter page is answered than there are tasks for.
+//! that pending operations may take out of it, so that no shorter page is answered than there are tasks for. No query of
+//! Postgres grows with the lane: tasks are looked up in batches, and a user with too many changes pending gets no list
+//! until some have drained.
 
 use crate::sync::overlay::{by_entity, fall_back, fold, is_created_here};
 use crate::sync::{Read, Warmer};
 use gravity_domain::id::{TaskId, UserId};
 use gravity_domain::page::{Page, PageKey, PageLimit};
 use gravity_domain::sync::ports::{Breaker, WriteBuffer};
-use gravity_domain::sync::{EntityKind, Found, Freshness, Operation, ReadError};
+use gravity_domain::sync::{BufferError, EntityKind, Found, Freshness, Operation, ReadError};
 use gravity_domain::task::{KnownPage, Task, TaskCache, TaskFilter, TaskStore};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use uuid::Uuid;
+
+/// Tasks that Postgres is asked about at once.
+const BATCH: usize = 500;
+/// Stored tasks with pending operations up to which Postgres is asked for a list: the base page is longer by as many.
+const MAX_TOUCHED: usize = 5_000;
 
 type Pending = BTreeMap<Uuid, Vec<Operation>>;
 
@@ -42,6 +49,8 @@ struct Wanted<'a> {
     after: Option<PageKey>,
     /// One more than the page, and as many as pending operations may take out of it.
     count: usize,
+    /// How many that are.
+    removable: usize,
     pending: &'a Pending,
 }
 
@@ -92,6 +101,7 @@ impl ListTasks {
             filter,
             after,
             count: limit.get() + 1 + removable,
+            removable,
             pending: &pending,
         };
         let base = match self.stored(&wanted).await? {
@@ -114,6 +124,9 @@ impl ListTasks {
         if !self.breaker.allows_reads() {
             return Ok(None);
         }
+        if wanted.removable > MAX_TOUCHED {
+            return Err(BufferError::Unavailable("too many tasks have pending changes".into()).into());
+        }
         let mark = self.cache.mark(wanted.user);
         let rows = match self
             .store
@@ -126,8 +139,8 @@ impl ListTasks {
         self.learn(mark, wanted, &rows);
         let ids: Vec<_> = wanted.pending.keys().map(|id| TaskId(*id)).collect();
         let mut touched: HashMap<_, _> = wanted.pending.keys().map(|id| (*id, Found::Absent)).collect();
-        if !ids.is_empty() {
-            match self.store.find_many(wanted.user, &ids).await {
+        for ids in ids.chunks(BATCH) {
+            match self.store.find_many(wanted.user, ids).await {
                 Ok(found) => touched.extend(found.into_iter().map(|task| (task.id.0, Found::Known(task)))),
                 Err(error) => return fall_back(self.breaker.as_ref(), error).map(|()| None),
             }

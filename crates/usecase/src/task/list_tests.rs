@@ -8,7 +8,9 @@ use gravity_domain::error::StoreError;
 use gravity_domain::id::{OperationId, TaskId, UserId};
 use gravity_domain::page::{PageKey, PageLimit};
 use gravity_domain::sync::ports::{EntityCache, EntityStore, MockBreaker, MockWriteBuffer};
-use gravity_domain::sync::{Change, Entity, Found, Freshness, Operation, Pending, Priority, ReadError};
+use gravity_domain::sync::{
+    BufferError, Change, Entity, Found, Freshness, Operation, Pending, Priority, ReadError,
+};
 use gravity_domain::task::{
     KnownPage, NewTask, Task, TaskCache, TaskChange, TaskFilter, TaskPatch, TaskStatus, TaskStore, Title,
 };
@@ -42,6 +44,7 @@ impl EntityStore<Task> for Rows {
 #[async_trait]
 impl TaskStore for Rows {
     async fn find_many(&self, _: UserId, ids: &[TaskId]) -> Result<Vec<Task>, StoreError> {
+        assert!(ids.len() <= 500, "{} at once", ids.len());
         Ok(self
             .0
             .iter()
@@ -216,4 +219,32 @@ fn a_list_of_which_nothing_is_known_is_refused_and_never_empty() {
     let list = list(vec![], vec![operation(5, 1_000, created(0))], false, false);
     let refused = run(list.run(USER, TaskFilter::default(), None, PageLimit::default()));
     assert!(matches!(refused, Err(ReadError::Unknown)));
+}
+
+#[test]
+fn a_long_lane_is_looked_up_in_pieces() {
+    let mut base = None;
+    Task::apply(&mut base, &operation(7, 10, created(0)));
+    let pending = (1..=1_200).map(|n| operation(n, 1_000 + n as u64, created(1)));
+    let list = list(base.into_iter().collect(), pending.collect(), true, true);
+    let read = run(list.run(USER, TaskFilter::default(), None, PageLimit::default())).unwrap();
+    assert!(read.value.next.is_some() && read.value.items.iter().all(|listed| listed.is_pending));
+}
+
+#[test]
+fn a_list_with_more_changes_pending_than_postgres_may_be_asked_about_is_refused() {
+    let pending: Vec<_> = (1..=5_001)
+        .map(|n| operation(n, 1_000 + n as u64, moved(1)))
+        .collect();
+    let asked = |pending, is_up| {
+        let list = list(vec![], pending, is_up, true);
+        run(list.run(USER, TaskFilter::default(), None, PageLimit::default()))
+    };
+    let refused = asked(pending.clone(), true);
+    assert!(
+        matches!(refused, Err(ReadError::Buffer(BufferError::Unavailable(_)))),
+        "{refused:?}"
+    );
+    assert!(asked(pending[1..].to_vec(), true).is_ok());
+    assert!(asked(pending, false).is_ok(), "what is known costs no query");
 }
