@@ -188,7 +188,7 @@ impl StreamStore for PostgresStream {
     }
 
     async fn ingest(&self, items: &[NewItem], stamp: Hlc) -> Result<Ingested, StoreError> {
-        ingest::ingest(&self.pool, items, stamp).await
+        Box::pin(ingest::ingest(&self.pool, items, stamp)).await
     }
 
     async fn remove(&self, keys: &[ItemKey]) -> Result<Removed, StoreError> {

@@ -9,4 +9,8 @@ mod merge;
 mod migrations;
 mod purge;
 mod replay;
+mod stream;
+mod stream_actions;
+mod stream_plans;
+mod stream_world;
 mod verdicts;
