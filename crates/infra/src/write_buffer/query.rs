@@ -2,10 +2,11 @@
 
 use super::engine::{EngineError, Reader};
 use super::record::{self, Fault, Kind};
+use super::wide::Bounds;
 use super::{key, letter, queue};
 use gravity_domain::clock::Timestamp;
 use gravity_domain::id::{OperationId, UserId};
-use gravity_domain::sync::{DeadLetter, Entry, Operation, Parcel, Pending};
+use gravity_domain::sync::{BufferError, DeadLetter, Entry, Operation, Parcel, Pending};
 use std::ops::ControlFlow;
 
 /// How many operations wait in a lane.
@@ -18,11 +19,15 @@ pub(super) fn lane_length(reader: &dyn Reader, user: UserId) -> Result<u64, Engi
 }
 
 /// What was found, unless a record that belongs to it cannot be read: nobody can tell the truth then, until the drain has
-/// made a dead letter of it.
-pub(super) type Legible<T> = Result<T, Fault>;
+/// made a dead letter of it; or unless it is more than may be read at a time.
+type Legible<T> = Result<T, BufferError>;
 
 /// What waits under the entity keys that begin with `prefix`, in order of acceptance.
-pub(super) fn pending(reader: &dyn Reader, prefix: &[u8]) -> Result<Legible<Vec<Pending>>, EngineError> {
+pub(super) fn pending(
+    reader: &dyn Reader,
+    prefix: &[u8],
+    bounds: Bounds,
+) -> Result<Legible<Vec<Pending>>, EngineError> {
     let mut parcels = Vec::new();
     let mut damage = Ok(());
     reader.scan(prefix, &key::after(prefix), &mut |key, sealed| {
@@ -36,10 +41,12 @@ pub(super) fn pending(reader: &dyn Reader, prefix: &[u8]) -> Result<Legible<Vec<
     damage?;
     parcels.sort_unstable_by_key(|parcel| parcel.sequence);
     let mut pending = Vec::with_capacity(parcels.len());
+    let mut bytes = 0;
     for parcel in parcels {
-        match read(reader, parcel)? {
+        let found = read(reader, parcel, &mut bytes)?;
+        match found.and_then(|found| bounds.allow(bytes).map(|()| found)) {
             Ok(found) => pending.extend(found),
-            Err(fault) => return Ok(Err(fault)),
+            Err(error) => return Ok(Err(error)),
         }
     }
     Ok(Ok(pending))
@@ -66,12 +73,16 @@ pub(super) fn find(reader: &dyn Reader, id: OperationId) -> Result<Legible<Optio
     let Some(sealed) = reader.get(&key)? else {
         return Ok(Ok(None));
     };
-    read(reader, key::parcel_from(key::unseal(&key, &sealed)?)?)
+    read(reader, key::parcel_from(key::unseal(&key, &sealed)?)?, &mut 0)
 }
 
-/// `None` when the record is gone. A scan of sled may see a batch half applied: a look-up waits for its end, so what is
+/// `None` when the record is gone. Adds its length to `bytes`. A scan of sled may see a batch half applied: a look-up waits for its end, so what is
 /// still broken after one is broken.
-fn read(reader: &dyn Reader, parcel: Parcel) -> Result<Legible<Option<Pending>>, EngineError> {
+fn read(
+    reader: &dyn Reader,
+    parcel: Parcel,
+    bytes: &mut usize,
+) -> Result<Legible<Option<Pending>>, EngineError> {
     let key = key::record(parcel);
     let mut found = frames(reader, &key)?;
     let mut read = operation(parcel, &found);
@@ -83,10 +94,12 @@ fn read(reader: &dyn Reader, parcel: Parcel) -> Result<Legible<Option<Pending>>,
     if found.is_empty() {
         return Ok(Ok(None));
     }
+    *bytes += found.iter().map(Vec::len).sum::<usize>();
     Ok(read
-        .inspect_err(
-            |fault| tracing::warn!(sequence = parcel.sequence, %fault, "a pending record cannot be read"),
-        )
+        .map_err(|fault| {
+            tracing::warn!(sequence = parcel.sequence, %fault, "a pending record cannot be read");
+            queue::unreadable(&fault)
+        })
         .map(|operation| {
             Some(Pending {
                 sequence: parcel.sequence,

@@ -12,7 +12,7 @@ fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 1..most)
 }
 
-fn letter(n: u64, reason: String, raw: Option<Vec<u8>>) -> DeadLetter {
+pub(super) fn letter(n: u64, reason: String, raw: Option<Vec<u8>>) -> DeadLetter {
     DeadLetter {
         id: operation(n, "t").id,
         operation: raw.is_none().then(|| operation(n, "t")),

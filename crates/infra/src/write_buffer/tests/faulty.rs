@@ -28,6 +28,8 @@ pub(super) enum Fault {
     Gone,
     /// What holds this text is read with a flipped bit.
     Rot(&'static str),
+    /// Scans from keys with this prefix last until it is healed, or ten seconds.
+    Stall(Vec<u8>),
 }
 
 /// What is to fail, and how often the store was opened.
@@ -39,6 +41,8 @@ pub(super) struct Plan {
     pub(super) readers: HashSet<ThreadId>,
     /// How often the writer's thread went over the whole index.
     pub(super) walks_of_the_writer: u32,
+    /// Scans that last.
+    stalled: u32,
 }
 
 pub(super) type Faults = Arc<Mutex<Plan>>;
@@ -110,6 +114,7 @@ impl Reader for FaultyReader {
 
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), EngineError> {
         self.note(from);
+        self.stall(from);
         if let Some(Fault::Read(error)) = take_if(&self.1, |it| matches!(it, Fault::Read(_))) {
             return Err(error);
         }
@@ -138,6 +143,21 @@ impl Reader for FaultyReader {
 }
 
 impl FaultyReader {
+    #[allow(clippy::disallowed_methods, reason = "a read that blocks its thread")]
+    fn stall(&self, from: &[u8]) {
+        let is_stalled =
+            |fault: &Option<Fault>| matches!(fault, Some(Fault::Stall(prefix)) if from.starts_with(prefix));
+        let until = Instant::now() + Duration::from_secs(10);
+        if !is_stalled(&self.1.lock().unwrap().fault) {
+            return;
+        }
+        self.1.lock().unwrap().stalled += 1;
+        while is_stalled(&self.1.lock().unwrap().fault) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.1.lock().unwrap().stalled -= 1;
+    }
+
     fn note(&self, from: &[u8]) {
         let (thread, mut plan) = (std::thread::current(), self.1.lock().unwrap());
         plan.readers.insert(thread.id());
@@ -184,6 +204,10 @@ impl Bench {
 
     pub(super) fn fail(&self, fault: Fault) {
         self.faults.lock().unwrap().fault = Some(fault);
+    }
+
+    pub(super) fn stalled(&self) -> u32 {
+        self.faults.lock().unwrap().stalled
     }
 
     pub(super) fn heal(&self) {
@@ -262,6 +286,7 @@ async fn a_commit_that_failed_after_it_was_written_leaves_no_doubt_in_the_counts
     let bench = Bench::new(engine).await;
     bench.fail(Fault::Commit(EngineError::Failed("I/O error".into()), true));
     assert!(bench.append(1).await.is_err());
+    bench.until(|_| bench.faults.lock().unwrap().opened == 2).await;
     bench
         .until(|status| (status.state, status.size) == (BufferState::Processing, 1))
         .await;

@@ -4,6 +4,8 @@ mod codec;
 #[macro_use]
 mod faulty;
 mod broken;
+mod salvage;
+mod wide;
 
 use gravity_domain::clock::{Hlc, NodeId};
 use gravity_domain::id::{OperationId, TaskId, UserId};
