@@ -14,6 +14,7 @@ use super::upkeep::copy_all;
 use super::watermark::{Held, Watermark, WatermarkFile};
 use super::writer::{Store, Writer};
 use super::{lanes, measure, query};
+use std::ops::AddAssign;
 use std::path::Path;
 
 /// How far sequence numbers jump when the last one used is not known for certain.
@@ -21,6 +22,20 @@ const JUMP: u64 = 1 << 20;
 const BATCH: usize = 256;
 /// How often to try a store that an earlier handle of ours is still letting go of, 10 ms apart.
 const LETTING_GO: u32 = 200;
+
+/// What was restored whole.
+#[derive(Debug, Clone, Copy, Default)]
+struct Restored {
+    operations: u64,
+    letters: u64,
+}
+
+impl AddAssign for Restored {
+    fn add_assign(&mut self, more: Self) {
+        self.operations += more.operations;
+        self.letters += more.letters;
+    }
+}
 
 impl Writer {
     /// Opens the store and publishes it.
@@ -40,7 +55,7 @@ impl Writer {
         self.first_reserve();
         self.copy_before(mark);
         let (mut store, set_aside) = self.open_or_set_aside()?;
-        let last = store.counters.next - 1;
+        let (last, letters) = (store.counters.next - 1, store.counters.dead);
         if mark.acknowledged > last {
             store.counters.next = mark.acknowledged + 1 + if mark.held.operations { JUMP } else { 0 };
             store.commit_counters()?;
@@ -48,9 +63,12 @@ impl Writer {
         self.take_over_other_engine(&mut store)?;
         let restored = self.restore_damaged(&mut store)?;
         if set_aside {
-            self.report_lost(mark.count.saturating_sub(restored));
+            self.report_lost(
+                mark.count.saturating_sub(restored.operations),
+                mark.dead.saturating_sub(restored.letters),
+            );
         } else if mark.missing_after(last) > 0 {
-            self.restore_lost_end(&mut store, mark, last)?;
+            self.restore_lost_end(&mut store, mark, last, letters)?;
         }
         self.find_oldest(&mut store)?;
         self.write_watermark(&store, true);
@@ -139,16 +157,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Restores what the stores that were set aside hold. Returns the number of operations.
-    fn restore_damaged(&self, store: &mut Store) -> Result<u64, EngineError> {
-        let mut restored = 0;
+    /// Restores what the stores that were set aside hold.
+    fn restore_damaged(&self, store: &mut Store) -> Result<Restored, EngineError> {
+        let mut restored = Restored::default();
         for dir in self.directory.unsalvaged()? {
             let window = Watermark::read(&dir.join("watermark")).map_or(Window::ALL, |mark| Window {
                 from: mark.lowest.max(1),
                 to: u64::MAX,
             });
-            let (operations, report) = self.restore(store, &dir, window)?;
-            restored += operations;
+            let (more, report) = self.restore(store, &dir, window)?;
+            restored += more;
             if let Some(report) = report {
                 Directory::mark_salvaged(&dir, &format!("{report:?}"))?;
             }
@@ -156,8 +174,15 @@ impl Writer {
         Ok(restored)
     }
 
-    /// The store has lost its end and does not know: what its files still hold of it is appended again.
-    fn restore_lost_end(&self, store: &mut Store, mark: Watermark, last: u64) -> Result<(), EngineError> {
+    /// The store has lost its end and does not know: what its files still hold of it is appended again. `last` and
+    /// `letters` are what it had when it was opened.
+    fn restore_lost_end(
+        &self,
+        store: &mut Store,
+        mark: Watermark,
+        last: u64,
+        letters: u64,
+    ) -> Result<(), EngineError> {
         let missing = mark.missing_after(last);
         measure::damaged();
         tracing::error!(missing, "the write buffer's store has lost its end");
@@ -175,15 +200,20 @@ impl Writer {
         if let Some(aside) = self.directory.keep_before(self.wall.now())? {
             Directory::mark_salvaged(&aside, &format!("{report:?}"))?;
         }
-        self.report_lost(missing.saturating_sub(restored));
+        self.report_lost(
+            missing.saturating_sub(restored.operations),
+            mark.dead.saturating_sub(letters + restored.letters),
+        );
         Ok(())
     }
 
-    fn report_lost(&self, records: u64) {
-        if records > 0 {
-            measure::lost(records);
+    /// Letters of which only remains are left are lost too.
+    fn report_lost(&self, records: u64, letters: u64) {
+        if records + letters > 0 {
+            measure::lost(records + letters);
             tracing::error!(
                 records,
+                letters,
                 "acknowledged operations could not be restored from the write buffer"
             );
         }
@@ -195,32 +225,34 @@ impl Writer {
         store: &mut Store,
         dir: &Path,
         window: Window,
-    ) -> Result<(u64, Option<SalvageReport>), EngineError> {
-        let (mut waiting, mut restored, mut result) = (Vec::new(), 0, Ok(()));
+    ) -> Result<(Restored, Option<SalvageReport>), EngineError> {
+        let (mut waiting, mut restored, mut result) = (Vec::new(), Restored::default(), Ok(()));
         let mut flush = |waiting: &mut Vec<Salvaged>| self.append_found(store, std::mem::take(waiting));
         let report = salvage_window(dir, window, &mut |found| {
             waiting.push(found);
             if waiting.len() == BATCH && result.is_ok() {
-                result = flush(&mut waiting).map(|operations| restored += operations);
+                result = flush(&mut waiting).map(|more| restored += more);
             }
         });
         result?;
         restored += flush(&mut waiting)?;
         match report {
             Ok(report) => {
-                tracing::warn!(?report, restored, "searched the files of a damaged store");
+                tracing::warn!(?report, ?restored, "searched the files of a damaged store");
                 Ok((restored, Some(report)))
             }
             Err(error) => {
-                tracing::error!(%error, restored, "the files of a damaged store could not be searched");
+                tracing::error!(%error, ?restored, "the files of a damaged store could not be searched");
                 Ok((restored, None))
             }
         }
     }
 
-    fn append_found(&self, store: &mut Store, found: Vec<Salvaged>) -> Result<u64, EngineError> {
+    /// Remains never take the place of a letter.
+    fn append_found(&self, store: &mut Store, found: Vec<Salvaged>) -> Result<Restored, EngineError> {
         let reader = store.reader.clone();
         let mut draft = Draft::new(&*reader, store.counters, Limits::NONE);
+        let mut letters = 0;
         for item in found {
             match item {
                 Salvaged::Operation(operation) => match Parcelled::of(&operation) {
@@ -230,15 +262,21 @@ impl Writer {
                     }
                 },
                 other => {
-                    if let Some(letter) = other.into_letter(self.wall.now()) {
+                    let is_whole = matches!(other, Salvaged::Letter(_));
+                    let Some(letter) = other.into_letter(self.wall.now()) else {
+                        continue;
+                    };
+                    if is_whole || query::find_letter(&*reader, letter.id)?.is_none() {
+                        let before = draft.counters.dead;
                         draft.put_letter(&letter)?;
+                        letters += u64::from(is_whole) * (draft.counters.dead - before);
                     }
                 }
             }
         }
-        let appended = draft.appended;
+        let operations = draft.appended;
         store.commit(draft)?;
-        Ok(appended)
+        Ok(Restored { operations, letters })
     }
 
     /// Says that the buffer is unavailable, and whether operations may be in it.

@@ -115,6 +115,22 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// What a broken frame says that it is, and of which one: neither is certain. A header whose kind is none of ours is
+/// told by its id, since a place in the queue does not look like the id of a letter.
+pub(super) fn claim(bytes: &[u8]) -> Option<(Kind, [u8; 16])> {
+    let header = bytes.first_chunk::<HEADER>()?;
+    let mut id = [0u8; 16];
+    id.copy_from_slice(&header[12..28]);
+    let kind = match (header[4], header[5]) {
+        (_, 1) => Kind::Record,
+        (_, 2) => Kind::Letter,
+        _ if parcel_of(id).is_some() => Kind::Record,
+        (VERSION, _) => Kind::Letter,
+        _ => return None,
+    };
+    Some((kind, id))
+}
+
 /// Cuts `payload` into frames.
 pub fn frames(kind: Kind, id: [u8; 16], payload: &[u8]) -> Vec<Vec<u8>> {
     let whole = crc32c::crc32c(payload);

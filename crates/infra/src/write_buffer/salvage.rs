@@ -48,13 +48,15 @@ pub enum Salvaged {
     Operation(Box<Operation>),
     /// A dead letter.
     Letter(Box<DeadLetter>),
-    /// What is left of a record whose number lies in the window, and why it is not more.
+    /// What is left of a dead letter, or of a record whose number lies in the window, and why it is not more.
     Fragment {
-        /// The number of the record, as far as its broken header can be trusted.
+        /// The number of the record, as far as its broken header can be trusted; 0 of a letter.
         sequence: u64,
-        /// The operation and its user, where the envelope is whole.
-        named: Option<(OperationId, UserId)>,
-        /// The bytes of its first broken frame; of the whole record, where only its operation cannot be decoded.
+        /// The operation: by the envelope, where that is whole; by the header of its frame, where it is a letter's.
+        id: Option<OperationId>,
+        /// Whose it is, where the envelope is whole.
+        user: Option<UserId>,
+        /// The bytes of its first frame left; of all of it, where it is whole and only cannot be decoded.
         raw: Vec<u8>,
         /// `checksum_mismatch` or `undecodable: …`.
         fault: String,
@@ -68,11 +70,11 @@ impl Salvaged {
             Self::Operation(_) => None,
             Self::Letter(letter) => Some(*letter),
             Self::Fragment {
-                named, raw, fault, ..
+                id, user, raw, fault, ..
             } => Some(DeadLetter {
-                id: named.map_or_else(|| letter::id_from(&raw), |(id, _)| id),
+                id: id.unwrap_or_else(|| letter::id_from(&raw)),
                 operation: None,
-                user_id: named.map(|(_, user)| user),
+                user_id: user,
                 reason: fault,
                 died_at: now,
                 raw: Some(letter::kept(&raw).to_vec()),
@@ -92,8 +94,30 @@ pub struct SalvageReport {
     pub operations: u64,
     /// Dead letters handed on.
     pub letters: u64,
-    /// Remains of records that could not be restored.
+    /// Remains of records and letters that could not be restored.
     pub fragments: u64,
+}
+
+/// What has been handed on.
+#[derive(Default)]
+struct Told {
+    records: HashSet<u64>,
+    letters: HashSet<[u8; 16]>,
+}
+
+impl Told {
+    /// False when the record or letter of this frame was there before.
+    fn insert(&mut self, hit: &Hit) -> bool {
+        match hit.kind {
+            Kind::Record => self.records.insert(hit.sequence),
+            Kind::Letter => self.letters.insert(hit.id),
+        }
+    }
+
+    /// Whether a whole letter, or the remains of one, was handed on under this id.
+    fn has_letter(&self, id: OperationId) -> bool {
+        self.letters.contains(id.0.as_bytes())
+    }
 }
 
 /// One frame, and where it lies.
@@ -223,14 +247,8 @@ impl Search {
         let good = frame.is_ok();
         let Some((kind, id, whole, part, parts, size)) = frame.ok().map_or_else(
             || {
-                Some((
-                    Kind::Record,
-                    bytes.get(12..28)?.try_into().ok()?,
-                    0,
-                    0,
-                    1,
-                    bytes.len().min(MAX_FRAME),
-                ))
+                let (kind, id) = record::claim(bytes)?;
+                Some((kind, id, 0, 0, 1, bytes.len().min(MAX_FRAME)))
             },
             |it| Some((it.kind, it.id, it.whole, it.part, it.parts, it.size())),
         ) else {
@@ -264,7 +282,7 @@ impl Search {
     /// Hands on what is whole, then what is left of the rest.
     fn hand_on(&mut self, visit: &mut dyn FnMut(Salvaged)) -> io::Result<()> {
         let hits = std::mem::take(&mut self.hits);
-        let mut whole: HashSet<u64> = HashSet::new();
+        let mut told = Told::default();
         let mut rest = Vec::new();
         for group in hits.chunk_by(|a, b| (a.kind, a.id, a.whole) == (b.kind, b.id, b.whole)) {
             let frames = group
@@ -273,7 +291,7 @@ impl Search {
                 .collect::<io::Result<Vec<_>>>()?;
             match restore(group[0], &frames) {
                 Ok(found) => {
-                    whole.insert(group[0].sequence);
+                    told.insert(&group[0]);
                     match found {
                         Salvaged::Letter(_) => self.report.letters += 1,
                         _ => self.report.operations += 1,
@@ -292,11 +310,18 @@ impl Search {
             );
         }
         for (hit, fault, payload) in rest {
-            if whole.insert(hit.sequence) {
-                visit(match payload {
-                    Some(payload) => undecoded(hit, payload, &fault),
-                    None => fragment(hit, self.read(hit)?, &fault),
-                });
+            if !told.insert(&hit) {
+                continue;
+            }
+            let fragment = match payload {
+                Some(payload) => undecoded(hit, payload, &fault),
+                None => fragment(hit, self.read(hit)?, &fault),
+            };
+            // A letter tells more of its operation than the remains of its record.
+            let is_known = matches!(&fragment, Salvaged::Fragment { id: Some(id), .. }
+                if hit.kind == Kind::Record && told.has_letter(*id));
+            if !is_known {
+                visit(fragment);
                 self.report.fragments += 1;
             }
         }
@@ -315,25 +340,30 @@ fn fragment(hit: Hit, raw: Vec<u8>, fault: &Fault) -> Salvaged {
         0 => Envelope::parse(frame.bytes),
         _ => Err(Fault::Checksum),
     });
-    Salvaged::Fragment {
-        sequence: hit.sequence,
-        named: envelope.ok().map(|it| (it.id, it.user)),
-        raw,
-        fault: fault.to_string(),
-    }
+    remains(hit, envelope, raw, fault)
 }
 
-/// A record that is whole, but means nothing here.
+/// A record or letter that is whole, but means nothing here.
 fn undecoded(hit: Hit, raw: Vec<u8>, fault: &Fault) -> Salvaged {
+    remains(hit, Envelope::parse(&raw), raw, fault)
+}
+
+fn remains(hit: Hit, envelope: Result<Envelope, Fault>, raw: Vec<u8>, fault: &Fault) -> Salvaged {
+    let (id, user) = match (hit.kind, envelope) {
+        (Kind::Letter, _) => (Some(OperationId(Uuid::from_bytes(hit.id))), None),
+        (Kind::Record, Ok(envelope)) => (Some(envelope.id), Some(envelope.user)),
+        (Kind::Record, Err(_)) => (None, None),
+    };
     Salvaged::Fragment {
         sequence: hit.sequence,
-        named: Envelope::parse(&raw).ok().map(|it| (it.id, it.user)),
+        id,
+        user,
         raw,
         fault: fault.to_string(),
     }
 }
 
-/// Why not, and the record's bytes where those are whole.
+/// Why not, and its bytes where those are whole.
 type Unrestored = (Fault, Option<Vec<u8>>);
 
 fn restore(first: Hit, frames: &[Vec<u8>]) -> Result<Salvaged, Unrestored> {
@@ -344,11 +374,12 @@ fn restore(first: Hit, frames: &[Vec<u8>]) -> Result<Salvaged, Unrestored> {
             Ok(operation) => Ok(Salvaged::Operation(Box::new(operation))),
             Err(fault) => Err((fault, Some(payload))),
         },
-        Kind::Letter => {
-            let letter = letter::decode(&payload).map_err(bare)?;
-            let same = letter.id == OperationId(Uuid::from_bytes(first.id));
-            same.then(|| Salvaged::Letter(Box::new(letter)))
-                .ok_or((Fault::Checksum, None))
-        }
+        Kind::Letter => match letter::decode(&payload) {
+            Ok(letter) if letter.id == OperationId(Uuid::from_bytes(first.id)) => {
+                Ok(Salvaged::Letter(Box::new(letter)))
+            }
+            Ok(_) => Err((Fault::Checksum, Some(payload))),
+            Err(fault) => Err((fault, Some(payload))),
+        },
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Watermark {
     pub(super) lowest: u64,
     /// Operations waiting, as of then.
     pub(super) count: u64,
+    /// Dead letters kept, as of then.
+    pub(super) dead: u64,
     /// What may be in it.
     pub(super) held: Held,
 }
@@ -81,7 +83,8 @@ impl Watermark {
         Self {
             acknowledged: number(0),
             lowest: number(8),
-            count: number(16),
+            count: number(16) & u64::from(u32::MAX),
+            dead: number(16) >> 32,
             held: Held {
                 operations: bytes[24] & 1 != 0,
                 letters: bytes[24] & 2 != 0,
@@ -93,7 +96,10 @@ impl Watermark {
         let mut bytes = [0u8; LENGTH];
         bytes[..8].copy_from_slice(&self.acknowledged.to_be_bytes());
         bytes[8..16].copy_from_slice(&self.lowest.to_be_bytes());
-        bytes[16..24].copy_from_slice(&self.count.to_be_bytes());
+        for (at, number) in [(16, self.dead), (20, self.count)] {
+            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            bytes[at..at + 4].copy_from_slice(&number.to_be_bytes());
+        }
         bytes[24] = u8::from(self.held.operations) | u8::from(self.held.letters) << 1;
         bytes
     }

@@ -63,6 +63,7 @@ impl Store {
             acknowledged: self.counters.next - 1,
             lowest: self.lowest,
             count: self.counters.count,
+            dead: self.counters.dead,
             held: Held::by(&self.counters),
         }
     }

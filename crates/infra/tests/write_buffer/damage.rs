@@ -19,6 +19,7 @@ on_both_engines!(
     a_store_that_has_vanished_is_noticed_once,
     a_damaged_store_is_kept_and_can_be_searched_by_hand,
     letters_and_large_records_survive_the_salvage,
+    a_broken_letter_is_kept_under_its_id_and_counted_as_lost,
     what_was_drained_before_does_not_come_back,
 );
 
@@ -250,6 +251,32 @@ async fn letters_and_large_records_survive_the_salvage(engine: BufferEngine) {
     assert_eq!(back, operations[1..]);
     let letter = buffer.find_dead(operations[0].id).await.unwrap().unwrap();
     assert_eq!(letter.reason, "version_mismatch");
+}
+
+async fn a_broken_letter_is_kept_under_its_id_and_counted_as_lost(engine: BufferEngine) {
+    let home = Home::new(engine);
+    let buffer = home.open().await;
+    for n in 1..=3 {
+        buffer.append(update(user(1), task(1), n)).await.unwrap();
+    }
+    for entry in all(&buffer).await {
+        buffer.bury(entry.parcel, 3, "expired".into()).await.unwrap();
+    }
+    buffer.close().await;
+    let places = occurrences(&std::fs::read(home.file()).unwrap(), br#""title":"title 2""#);
+    assert!(!places.is_empty());
+    flip(&home.file(), &places);
+    behead(&home);
+    let lost = counted("gravity_buffer_records_lost_total");
+    let buffer = home.open().await;
+    assert!(counted("gravity_buffer_records_lost_total") > lost);
+    let letters = letters(&buffer).await;
+    let ids: Vec<_> = letters.iter().map(|letter| letter.id).collect();
+    assert_eq!(ids, [id(1), id(2), id(3)]);
+    let (broken, whole) = (&letters[1], &letters[0]);
+    assert!(whole.reason == "expired" && whole.operation.is_some());
+    assert_eq!(broken.reason, "checksum_mismatch");
+    assert!(broken.operation.is_none() && broken.raw.is_some());
 }
 
 async fn what_was_drained_before_does_not_come_back(engine: BufferEngine) {
