@@ -242,7 +242,8 @@ async fn an_action_by_filter_leaves_alone_what_came_later() {
     let results = alice.post(ACTIONS, by_filter).await.must_be(200).data()["results"].clone();
     let mut applied = ids(&results);
     let mut expected = all.clone();
-    (applied.sort(), expected.sort());
+    applied.sort();
+    expected.sort();
     assert_eq!(applied, expected);
     let left = list(&alice, "?filter=unread").await;
     assert_eq!(left.data()[0]["title"], "late");
@@ -284,7 +285,8 @@ async fn changes_tell_what_is_new_changed_and_gone() {
     let everything = changes(0).await.must_be(200).data();
     let mut named: Vec<String> = serde_json::from_value(everything["changed"].clone()).unwrap();
     let mut expected = all.clone();
-    (named.sort(), expected.sort());
+    named.sort();
+    expected.sort();
     assert_eq!(named, expected);
     let version = everything["version"].as_u64().unwrap();
     let nothing = changes(version).await.must_be(200).data();
@@ -465,7 +467,9 @@ async fn whoever_names_a_version_reads_it_on_every_node() {
         )
         .await;
         let version = version_of(&told, ALICE);
-        let page = list(&two.alice(), &format!("?limit=100&minVersion={version}")).await.json();
+        let page = list(&two.alice(), &format!("?limit=100&minVersion={version}"))
+            .await
+            .json();
         assert!(page["meta"]["version"].as_u64().unwrap() >= version);
         assert_eq!(page["data"].as_array().unwrap().len(), 4 + n);
     }
