@@ -240,6 +240,8 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
+    type Rule = fn(&Value) -> Checked;
+
     fn event() -> Value {
         json!({"startsAt": "2026-03-01T10:00:00+01:00", "endsAt": "2026-03-01T11:00:00Z", "allDay": false,
             "location": "Room 1\nSecond floor", "organizer": "Ada", "joinUrl": "https://meet.example.com/x",
@@ -266,7 +268,7 @@ mod tests {
         value
     }
 
-    fn refused(check: fn(&Value) -> Checked, value: &Value) -> (String, &'static str) {
+    fn refused(check: Rule, value: &Value) -> (String, &'static str) {
         let error = check(value).unwrap_err();
         (error.field.into_owned(), error.code)
     }
@@ -289,7 +291,7 @@ mod tests {
         let nulls =
             json!({"startsAt": "2026-03-01T10:00:00Z", "attendees": [], "location": null, "endsAt": null});
         assert_eq!(event_details(&nulls).unwrap(), least);
-        let cases: [(fn(&Value) -> Checked, Value, &str); 8] = [
+        let cases: [(Rule, Value, &str); 8] = [
             (event_details, json!({"attendees": []}), "eventDetails.startsAt"),
             (
                 event_details,
@@ -355,7 +357,7 @@ mod tests {
     #[test]
     fn fields_of_a_wrong_kind_or_value_are_refused_by_path_and_code() {
         let one = |value| json!([value]);
-        let cases: [(fn(&Value) -> Checked, Value, &str, &str); 18] = [
+        let cases: [(Rule, Value, &str, &str); 18] = [
             (event_details, json!([]), "eventDetails", "invalid_type"),
             (attachments, json!({}), "attachments", "invalid_type"),
             (ai_insights, json!(["x"]), "aiInsights[0]", "invalid_type"),
