@@ -126,8 +126,8 @@ pub(crate) struct Condition {
     pub(crate) tag: String,
     /// `Gravity-Consistency`.
     pub(crate) freshness: Freshness,
-    /// `Age`, when it is known to be old.
-    pub(crate) age_seconds: u64,
+    /// `Age` of what may be out of date; `None` when nobody knows it.
+    pub(crate) age_seconds: Option<u64>,
 }
 
 impl Condition {
@@ -135,7 +135,7 @@ impl Condition {
         Self {
             tag,
             freshness,
-            age_seconds: 0,
+            age_seconds: None,
         }
     }
 }
@@ -154,8 +154,10 @@ pub(crate) fn conditional(req: &HttpRequest, condition: Condition, body: Bytes) 
         Freshness::Stale => drop(response.insert_header((CONSISTENCY, "stale"))),
         Freshness::Pending => drop(response.insert_header((CONSISTENCY, "pending"))),
     }
-    if condition.age_seconds > 0 {
-        response.insert_header((AGE, condition.age_seconds.to_string()));
+    if let Some(age) = condition.age_seconds
+        && (age > 0 || condition.freshness == Freshness::Stale)
+    {
+        response.insert_header((AGE, age.to_string()));
     }
     if known {
         return response.finish();

@@ -53,7 +53,7 @@ pub(crate) async fn list(
     let condition = Condition {
         tag: subject.tag(page.version, pending),
         freshness: read.freshness,
-        age_seconds: read.age_seconds,
+        age_seconds: Some(read.age_seconds),
     };
     Ok(respond::conditional(&req, condition, body))
 }
@@ -80,7 +80,7 @@ pub(crate) async fn get(
     let condition = Condition {
         tag: Subject::item(who.user_id, id).tag(detail.item.version, pending),
         freshness: read.freshness,
-        age_seconds: read.age_seconds,
+        age_seconds: Some(read.age_seconds),
     };
     Ok(respond::conditional(&req, condition, body))
 }
