@@ -189,6 +189,44 @@ async fn malformed_values_are_misses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_another_users_is_a_miss() {
+    let server = Server::start_private().unwrap();
+    let store = Arc::new(FakeStore::default());
+    let a = node(&store, &server).await;
+    for who in [user(1), user(2)] {
+        store.change(who, 1);
+        a.cache.page(who, &query(), 0).await.unwrap();
+        a.cache.detail(who, item_id(who, 1), 0).await.unwrap();
+    }
+    eventually("all is in Redis", async || {
+        keys(&a, "gravity:stream:last:*").await.len() == 6
+            && keys(&a, "gravity:stream:lease:*").await.is_empty()
+    })
+    .await;
+    let redis = a.redis.clone().unwrap();
+    let (mine, other) = (user(1).to_string(), user(2).to_string());
+    let (my_item, other_item) = (item_id(user(1), 1).to_string(), item_id(user(2), 1).to_string());
+    for key in keys(&a, "gravity:stream:*").await {
+        if key.contains(&mine) && !key.contains("version") {
+            let from = key.replace(&mine, &other).replace(&my_item, &other_item);
+            let mut copy = cmd("COPY");
+            copy.arg(from).arg(&key).arg("REPLACE");
+            assert_eq!(redis.command::<i64>("copy", &copy).await.unwrap(), 1, "{key}");
+        }
+    }
+    let b = node(&store, &server).await;
+    let page = b.cache.page(user(1), &query(), 0).await.unwrap().value;
+    assert_eq!(page.items[0].user_id, user(1));
+    let detail = b
+        .cache
+        .detail(user(1), item_id(user(1), 1), 0)
+        .await
+        .unwrap()
+        .value;
+    assert_eq!(detail.unwrap().item.user_id, user(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn when_postgres_is_away_redis_serves_and_when_both_are_the_process_does() {
     let server = Server::start_private().unwrap();
     let store = Arc::new(FakeStore::default());

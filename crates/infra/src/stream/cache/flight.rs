@@ -67,7 +67,7 @@ where
         };
         match outcome {
             Ok(value) => Ok(Landed { value, led }),
-            Err(error) => Err(again(error)),
+            Err(error) => Err(again(&error)),
         }
     }
 
@@ -139,9 +139,9 @@ impl std::error::Error for Common {
 }
 
 /// The error once more, for another caller.
-fn again(error: Arc<StoreError>) -> StoreError {
+fn again(error: &Arc<StoreError>) -> StoreError {
     let source = Some(Box::new(Common(error.clone())) as _);
-    match &*error {
+    match &**error {
         StoreError::Unavailable { reason, .. } => StoreError::Unavailable { reason, source },
         StoreError::Busy { reason, .. } => StoreError::Busy { reason, source },
         StoreError::Rejected { reason, .. } => StoreError::Rejected {

@@ -116,7 +116,7 @@ impl CachedStream {
             version_flights: Flights::new("version", handle.clone()),
             page_flights: Flights::new("page", handle.clone()),
             detail_flights: Flights::new("detail", handle.clone()),
-            handle: handle.clone(),
+            handle,
         });
         if let Some(redis) = ports.redis {
             let listener = Arc::new(Listener {
@@ -125,10 +125,11 @@ impl CachedStream {
                 outbox: core.outbox.clone(),
                 hits: core.hits.clone(),
             });
-            handle.spawn(track(redis.settings().clone(), listener, stop.clone()));
-            handle.spawn(core.clone().tell_on(stop.clone()));
+            core.handle
+                .spawn(track(redis.settings().clone(), listener, stop.clone()));
+            core.handle.spawn(core.clone().tell_on(stop.clone()));
         }
-        handle.spawn(core.clone().measure(stop));
+        core.handle.spawn(core.clone().measure(stop));
         Self { core }
     }
 
@@ -226,7 +227,9 @@ impl StreamCache for CachedStream {
         }
         match self.core.find_detail(user, id, at_least).await {
             Ok(detail) => {
-                let as_of = detail.as_ref().map_or_else(|| self.core.clock.now(), |detail| detail.as_of);
+                let as_of = detail
+                    .as_ref()
+                    .map_or_else(|| self.core.clock.now(), |detail| detail.as_of);
                 Ok(self.core.found(detail, as_of))
             }
             Err(error) => self.core.stale_detail(user, id, at_least, error).await,
