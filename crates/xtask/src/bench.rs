@@ -36,7 +36,15 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     workspace::run(&mut load)?;
     let mut stream = workspace::cargo();
     stream
-        .args(["run", "--release", "--package", "gravity-load", "--", "stream", "--server"])
+        .args([
+            "run",
+            "--release",
+            "--package",
+            "gravity-load",
+            "--",
+            "stream",
+            "--server",
+        ])
         .arg(&server)
         .args(["--seconds", &arguments.seconds.to_string()]);
     workspace::run(&mut stream)?;

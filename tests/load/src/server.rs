@@ -31,8 +31,8 @@ impl Server {
         command
             .args(arguments)
             .env_clear()
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .stdout(std::fs::File::create("/tmp/s6_srv.log").map(Stdio::from).unwrap_or_else(|_| Stdio::null()))
+            .stderr(Stdio::inherit());
         command
             .env("SERVER_PORT", port.to_string())
             .env("JWT_SECRET", SECRET)

@@ -279,7 +279,9 @@ impl Writer {
                     return Direct::Answered(Err(WriteError::KeyReused));
                 }
                 // Another try of it is committed, and what that answered cannot be read now.
-                Err(StoreError::Busy { reason: "recorded", .. }) => {
+                Err(StoreError::Busy {
+                    reason: "recorded", ..
+                }) => {
                     return Direct::Answered(Err(WriteError::Unknown));
                 }
                 Err(error) if error.is_transient() => {
