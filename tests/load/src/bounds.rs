@@ -96,10 +96,8 @@ async fn list(
         after: None,
         limit: PageLimit::default(),
     };
-    Ok(match stream.page(who.user_id, &first).await {
-        Ok(page) => HttpResponse::Ok()
-            .insert_header(("ETag", format!("\"{}\"", page.version)))
-            .json(StreamPageView::of(&page)),
-        Err(_) => HttpResponse::ServiceUnavailable().finish(),
-    })
+    let page = stream.page(who.user_id, &first).await?;
+    Ok(HttpResponse::Ok()
+        .insert_header(("ETag", format!("\"{}\"", page.version)))
+        .json(StreamPageView::of(&page)))
 }

@@ -31,8 +31,12 @@ impl Server {
         command
             .args(arguments)
             .env_clear()
-            .stdout(std::fs::File::create("/tmp/s6_srv.log").map(Stdio::from).unwrap_or_else(|_| Stdio::null()))
-            .stderr(Stdio::inherit());
+            .stdout(
+                std::fs::File::create("/tmp/s6_srv.log")
+                    .map(Stdio::from)
+                    .unwrap_or_else(|_| Stdio::null()),
+            )
+            .stderr(Stdio::null());
         command
             .env("SERVER_PORT", port.to_string())
             .env("JWT_SECRET", SECRET)

@@ -130,6 +130,9 @@ impl World {
     async fn bounds(&self, plan: &Plan, report: &mut Report) -> Outcome {
         let own = std::env::current_exe()?;
         let page = self.server.get(PAGE, Some(&self.tokens[0])).await?;
+        if page.status != 200 {
+            return Err(format!("the page is {}: {}", page.status, page.json()).into());
+        }
         let held = self.buffer.path().join("page");
         std::fs::write(&held, page.body())?;
         let held = [("GRAVITY_LOAD_PAGE", held.display().to_string())];
@@ -456,7 +459,7 @@ async fn fill(database: &str, users: usize) -> Outcome {
              SELECT {of_item}, {of_user}, i::text, 'Something to look at, number ' || i,
                 (ARRAY['email', 'calendar', 'social', 'chat', 'tasks'])[1 + i % 5], (ARRAY['high', 'medium', 'low'])[1 + i % 3],
                 i % 3 = 0, i % 10 = 9, 'The first words of number ' || i || ', as the source has them',
-                now() - i * interval '1 hour', now(), 1, decode(repeat('00', 20), 'hex'), decode(repeat('00', 20), 'hex')
+                now() - i * interval '1 hour', now(), 1, decode(repeat('00', 16), 'hex'), decode(repeat('00', 16), 'hex')
              FROM generate_series(0::bigint, {users} - 1) AS u, generate_series(0, 99) AS i"
         ),
         format!(
