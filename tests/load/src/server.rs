@@ -31,11 +31,7 @@ impl Server {
         command
             .args(arguments)
             .env_clear()
-            .stdout(
-                std::fs::File::create("/tmp/s6_srv.log")
-                    .map(Stdio::from)
-                    .unwrap_or_else(|_| Stdio::null()),
-            )
+            .stdout(Stdio::null())
             .stderr(Stdio::null());
         command
             .env("SERVER_PORT", port.to_string())
