@@ -189,10 +189,11 @@ impl Process {
         self.unknown.invalidate(&(user, id));
     }
 
-    /// The last known of an item, if it is the user's.
-    pub(super) fn last_item(&self, user: UserId, id: ItemId) -> Option<Arc<Item>> {
+    /// The last known of an item, if it is the user's and was so at version `floor` or later.
+    pub(super) fn last_item(&self, user: UserId, id: ItemId, floor: u64) -> Option<Arc<Item>> {
         self.items
             .get(&id)
+            .filter(|known| known.version >= floor)
             .map(|known| known.value)
             .filter(|item| item.user_id == user)
     }

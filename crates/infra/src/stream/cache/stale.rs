@@ -64,20 +64,21 @@ impl Core {
         Ok(self.stale(Some(detail), as_of))
     }
 
-    /// The last known of items, each from where it is found.
+    /// The last known of items, each from where it is found. Of an item in Redis it is only known that it was so at its own
+    /// version.
     pub(super) async fn last_items(
         &self,
         user: UserId,
         ids: &[ItemId],
         error: StoreError,
     ) -> Result<Vec<Option<Arc<Item>>>, StoreError> {
-        if !error.is_transient() {
+        let Some(floor) = self.floor(user, 0, &error) else {
             return Err(error);
-        }
-        let mut found: Vec<Option<Arc<Item>>> =
-            ids.iter().map(|id| self.process.last_item(user, *id)).collect();
+        };
+        let last = |id: &ItemId| self.process.last_item(user, *id, floor);
+        let mut found: Vec<Option<Arc<Item>>> = ids.iter().map(last).collect();
         let missing: Vec<usize> = (0..ids.len()).filter(|place| found[*place].is_none()).collect();
-        let gone = |place: &usize| self.process.is_unknown(user, ids[*place], 0);
+        let gone = |place: &usize| self.process.is_unknown(user, ids[*place], floor);
         let missing: Vec<usize> = missing.into_iter().filter(|place| !gone(place)).collect();
         if missing.is_empty() {
             return Ok(found);
@@ -89,7 +90,7 @@ impl Core {
         };
         let mut items = items.into_iter();
         for place in missing {
-            match items.next().flatten() {
+            match items.next().flatten().filter(|item| item.version >= floor) {
                 Some(item) => found[place] = Some(Arc::new(item)),
                 None => return Err(error),
             }

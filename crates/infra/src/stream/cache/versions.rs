@@ -111,11 +111,11 @@ impl Versions {
                 Teller::Redis(ttl) => good = good.min(ttl),
                 Teller::Store { redis_answered } => {
                     sure = redis_answered;
-                    entry.raised = Some(entry.raised.unwrap_or(entry.version));
                     let past = entry.doubted.is_some_and(|since| ticket.at >= since + DOUBT);
                     if past && entry.generation == ticket.generation {
                         entry.doubted = None;
                     }
+                    entry.settle();
                 }
             }
             if let Some(epoch) = ticket.epoch
@@ -134,7 +134,7 @@ impl Versions {
     pub(super) fn saw(&self, user: UserId, version: u64) -> u64 {
         self.with(user, |entry| {
             entry.version = entry.version.max(version);
-            entry.raised = Some(entry.raised.unwrap_or(entry.version));
+            entry.settle();
             entry.version
         })
     }
@@ -165,12 +165,14 @@ impl Versions {
         }
     }
 
-    /// Something may be committed unseen. True when it was not in doubt yet.
+    /// Something may be committed unseen, so that nobody knows what a stale answer must not be older than. True when it was
+    /// not in doubt yet.
     pub(super) fn doubt(&self, user: UserId) -> bool {
         let tick = self.tick();
         self.with(user, |entry| {
             entry.generation = tick;
             entry.clean = None;
+            entry.raised = None;
             entry.doubted.replace(Instant::now()).is_none()
         })
     }
@@ -215,6 +217,15 @@ impl Versions {
             doubted: None,
         };
         act(shard.young.entry(user).or_insert(fresh))
+    }
+}
+
+impl Entry {
+    /// Postgres told a version: unless something may be committed since, all that this node has told is in it.
+    fn settle(&mut self) {
+        if self.doubted.is_none() {
+            self.raised = Some(self.raised.unwrap_or(self.version));
+        }
     }
 }
 
@@ -309,10 +320,13 @@ mod tests {
         let early = versions.begin(USER, UP);
         assert!(early.doubted);
         versions.learnt(USER, 1, early, STORE);
+        versions.saw(USER, 1);
         assert_eq!(versions.trusted(USER, UP), None);
+        assert_eq!(versions.floor(USER), None);
         tokio::time::advance(DOUBT).await;
         let late = versions.begin(USER, UP);
         versions.learnt(USER, 2, late, STORE);
         assert_eq!(versions.trusted(USER, UP), Some(2));
+        assert_eq!(versions.floor(USER), Some(2));
     }
 }
