@@ -46,8 +46,14 @@ struct Model {
 
 impl Model {
     fn append(&mut self, operation: Operation) -> Result<(), BufferError> {
-        if self.waiting.iter().any(|(_, it)| it.id == operation.id) {
-            return Ok(());
+        if let Some((_, waiting)) = self.waiting.iter().find(|(_, it)| it.id == operation.id) {
+            return if operation.is_retry_of(waiting) {
+                Ok(())
+            } else {
+                Err(BufferError::Unavailable(
+                    "another operation waits under this id".to_owned(),
+                ))
+            };
         }
         if self.waiting.len() >= LIMIT {
             return Err(BufferError::Full);
