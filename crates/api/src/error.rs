@@ -9,7 +9,7 @@ use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::{HttpResponse, ResponseError};
 use gravity_domain::auth::{AuthError, RateDecision, seconds_up};
 use gravity_domain::error::{FieldError, StoreError};
-use gravity_domain::sync::{BufferError, ReadError, WriteError};
+use gravity_domain::sync::{BufferError, ReadError, Refusal, WriteError};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::fmt;
@@ -86,6 +86,8 @@ table! {
     MethodNotAllowed      "method_not_allowed"     Request     METHOD_NOT_ALLOWED     "The resource does not have this method.";
     NotAcceptable         "not_acceptable"         Request     NOT_ACCEPTABLE         "None of the encodings asked for can be given.";
     RequestTimeout        "request_timeout"        Request     REQUEST_TIMEOUT        "The request took too long to arrive.";
+    Blocked               "blocked"                Access      FORBIDDEN              "One of the two blocks the other.";
+    MessageIdReused       "message_id_reused"      Conflict    CONFLICT               "The message id was used for another message.";
     UsernameTaken         "username_taken"         Conflict    CONFLICT               "The username is taken.";
     Undecodable           "undecodable"            Conflict    CONFLICT               "The dead letter cannot be decoded, so it cannot be retried.";
     CannotCalculate       "cannot_calculate"       Conflict    GONE                   "What has changed since then cannot be told any more.";
@@ -304,7 +306,7 @@ pub struct FieldProblem {
     #[schema(example = "required")]
     pub code: &'static str,
     /// For people.
-    #[schema(example = "must have at least 1 characters")]
+    #[schema(example = "must have at least 1 character")]
     pub message: String,
 }
 
@@ -362,6 +364,8 @@ impl From<WriteError> for ApiError {
                 format!("The resource is at version {current}."),
             ),
             WriteError::KeyReused => Self::new(ErrorCode::IdempotencyKeyReused),
+            WriteError::NotAllowed(Refusal::Blocked) => Self::new(ErrorCode::Blocked),
+            WriteError::NotAllowed(Refusal::MessageIdReused) => Self::new(ErrorCode::MessageIdReused),
             WriteError::NotCommittable => Self::detailed(
                 ErrorCode::DatabaseUnavailable,
                 "The write cannot be committed now, and the request asks not to buffer it.",

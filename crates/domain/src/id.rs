@@ -13,6 +13,9 @@ const ENTITY_NAMESPACE: Uuid = Uuid::from_u128(0x8b1f_5c1e_52b0_5e0e_9d5c_5f6f_0
 const SUBJECT_NAMESPACE: Uuid = Uuid::from_u128(0x8b1f_5c1e_52b0_5e0e_9d5c_5f6f_0b0e_7a03);
 const ITEM_NAMESPACE: Uuid = Uuid::from_u128(0x8b1f_5c1e_52b0_5e0e_9d5c_5f6f_0b0e_7a04);
 const PERSON_NAMESPACE: Uuid = Uuid::from_u128(0x8b1f_5c1e_52b0_5e0e_9d5c_5f6f_0b0e_7a05);
+const CONVERSATION_NAMESPACE: Uuid = Uuid::from_u128(0x8b1f_5c1e_52b0_5e0e_9d5c_5f6f_0b0e_7a07);
+const CHAT_MESSAGE_NAMESPACE: Uuid = Uuid::from_u128(0x8b1f_5c1e_52b0_5e0e_9d5c_5f6f_0b0e_7a08);
+const BLOCK_NAMESPACE: Uuid = Uuid::from_u128(0x8b1f_5c1e_52b0_5e0e_9d5c_5f6f_0b0e_7a09);
 const MESSAGE_NAMESPACE: Uuid = Uuid::from_u128(0x8b1f_5c1e_52b0_5e0e_9d5c_5f6f_0b0e_7a06);
 
 macro_rules! typed_id {
@@ -65,6 +68,15 @@ typed_id!(
     MessageId
 );
 
+typed_id!(
+    /// A conversation.
+    ConversationId
+);
+typed_id!(
+    /// A message of a conversation.
+    ChatMessageId
+);
+
 /// A UUIDv5 of `parts`, kept apart by NULs, which no text of ours holds.
 fn derived(namespace: &Uuid, owner: Uuid, parts: &[&str]) -> Uuid {
     let mut name = owner.as_bytes().to_vec();
@@ -99,6 +111,32 @@ impl MessageId {
     pub fn of(item: ItemId, external_id: &str) -> Self {
         Self(derived(&MESSAGE_NAMESPACE, item.0, &[external_id]))
     }
+}
+
+impl ConversationId {
+    /// The conversation of these two, in either order.
+    pub fn of(one: UserId, other: UserId) -> Self {
+        Self(pair(&CONVERSATION_NAMESPACE, one.min(other).0, one.max(other).0))
+    }
+}
+
+impl ChatMessageId {
+    /// The id of the message that `sender` calls `client_message_id`, whichever node accepts it, and however often.
+    pub fn of(sender: UserId, client_message_id: Uuid) -> Self {
+        Self(pair(&CHAT_MESSAGE_NAMESPACE, sender.0, client_message_id))
+    }
+}
+
+/// The id of the block of `blocked` by `blocker`.
+pub fn block_id(blocker: UserId, blocked: UserId) -> Uuid {
+    pair(&BLOCK_NAMESPACE, blocker.0, blocked.0)
+}
+
+fn pair(namespace: &Uuid, first: Uuid, second: Uuid) -> Uuid {
+    let mut name = [0u8; 32];
+    name[..16].copy_from_slice(first.as_bytes());
+    name[16..].copy_from_slice(second.as_bytes());
+    Uuid::new_v5(namespace, &name)
 }
 
 impl UserId {
@@ -161,6 +199,15 @@ mod tests {
             OperationId::for_key(user, "k"),
             OperationId::for_key(UserId::random(), "k")
         );
+    }
+
+    #[test]
+    fn two_people_have_one_conversation_and_a_block_has_a_direction() {
+        let (a, b) = (UserId::random(), UserId::random());
+        assert_eq!(ConversationId::of(a, b), ConversationId::of(b, a));
+        assert_ne!(ConversationId::of(a, b), ConversationId::of(a, a));
+        assert_ne!(block_id(a, b), block_id(b, a));
+        assert_ne!(ChatMessageId::of(a, b.0), ChatMessageId::of(b, a.0));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! operation is and how it merges. Ports are traits; their docs say what an adapter must return in each case.
 
 pub mod auth;
+pub mod chat;
 pub mod clock;
 pub mod deadline;
 pub mod error;

@@ -1,5 +1,6 @@
 //! The whole drain: a write buffer on disk, a real Postgres, its monitor, and the processor between them.
 
+use gravity_domain::chat::UserEvent;
 use gravity_domain::clock::{Hlc, NodeId, SystemClock, WallClock};
 use gravity_domain::id::{OperationId, TaskId, UserId};
 use gravity_domain::sync::policy::RetryPolicy;
@@ -37,6 +38,7 @@ impl AppliedListener for Counter {
     fn already_applied(&self, _: &Operation) {
         self.already.fetch_add(1, Ordering::SeqCst);
     }
+    fn set_aside(&self, _: &Operation, _: &str, _: &[UserEvent]) {}
 }
 
 struct Node {

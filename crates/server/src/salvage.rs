@@ -172,6 +172,7 @@ fn count(
         Verdict::Missing => refused(operation, "not_found", report, out),
         Verdict::PreconditionFailed { .. } => refused(operation, "version_mismatch", report, out),
         Verdict::Late { .. } => refused(operation, "late", report, out),
+        Verdict::Refused(why) => refused(operation, why.refusal.as_str(), report, out),
     }
 }
 

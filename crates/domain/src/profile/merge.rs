@@ -71,7 +71,7 @@ impl Entity for Profile {
     fn from_state(state: EntityState) -> Option<Self> {
         match state {
             EntityState::Profile(profile) => Some(profile),
-            EntityState::Task(_) | EntityState::StreamAction(_) => None,
+            _ => None,
         }
     }
 }

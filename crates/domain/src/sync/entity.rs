@@ -2,6 +2,7 @@
 
 use super::merge::Effect;
 use super::operation::Operation;
+use crate::chat::{BlockState, Message, ReadMarker};
 use crate::clock::{Hlc, Timestamp};
 use crate::id::UserId;
 use crate::profile::Profile;
@@ -20,11 +21,24 @@ pub enum EntityKind {
     Task,
     /// An action on items of the user's stream; its id is the operation's.
     StreamAction,
+    /// A message of a conversation, owned by its sender.
+    Message,
+    /// How far a user has read a conversation; its id is the conversation's.
+    ReadMarker,
+    /// Whether a user blocks another.
+    Block,
 }
 
 impl EntityKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Profile, Self::Task, Self::StreamAction];
+    pub const ALL: [Self; 6] = [
+        Self::Profile,
+        Self::Task,
+        Self::StreamAction,
+        Self::Message,
+        Self::ReadMarker,
+        Self::Block,
+    ];
 
     /// The name in the API, in metrics and in Postgres.
     pub fn as_str(self) -> &'static str {
@@ -32,6 +46,9 @@ impl EntityKind {
             Self::Profile => "profile",
             Self::Task => "task",
             Self::StreamAction => "stream_action",
+            Self::Message => "message",
+            Self::ReadMarker => "read_marker",
+            Self::Block => "block",
         }
     }
 
@@ -46,6 +63,9 @@ impl EntityKind {
             Self::Profile => 1,
             Self::Task => 2,
             Self::StreamAction => 3,
+            Self::Message => 4,
+            Self::ReadMarker => 5,
+            Self::Block => 6,
         }
     }
 }
@@ -86,6 +106,12 @@ pub enum EntityState {
     Task(Task),
     /// What became of an action.
     StreamAction(ActionReceipt),
+    /// A message.
+    Message(Message),
+    /// A read marker.
+    ReadMarker(ReadMarker),
+    /// A block.
+    Block(BlockState),
 }
 
 impl EntityState {
@@ -95,6 +121,9 @@ impl EntityState {
             Self::Profile(profile) => profile.owner(),
             Self::Task(task) => task.owner(),
             Self::StreamAction(receipt) => receipt.owner(),
+            Self::Message(message) => message.owner(),
+            Self::ReadMarker(marker) => marker.owner(),
+            Self::Block(state) => state.owner(),
         }
     }
 
@@ -120,6 +149,8 @@ impl EntityState {
                             .map_or(0, |text| text.as_str().len())
                 }
                 Self::StreamAction(receipt) => size_of_val(receipt.results.as_slice()),
+                Self::Message(message) => message.content.as_str().len(),
+                Self::ReadMarker(_) | Self::Block(_) => 0,
             }
     }
 }

@@ -1,5 +1,6 @@
 //! What a write or a read answers instead of a result.
 
+use super::outcome::Refusal;
 use super::ports::BufferError;
 use crate::error::StoreError;
 use thiserror::Error;
@@ -19,6 +20,9 @@ pub enum WriteError {
     /// The `Idempotency-Key` was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
+    /// What the write wants is not allowed, as things are now.
+    #[error("not allowed: {}", .0.as_str())]
+    NotAllowed(Refusal),
     /// The request asks for a commit, and Postgres cannot give one now.
     #[error("the write cannot be committed now")]
     NotCommittable,

@@ -15,7 +15,8 @@ pub use fingerprint::Fingerprint;
 pub use merge::{Effect, Lww};
 pub use operation::{Change, Operation, OperationKind, Priority, Replay};
 pub use outcome::{
-    Applied, AppliedRecord, Freshness, OperationReport, OperationState, Verdict, WriteOutcome,
+    Applied, AppliedRecord, Freshness, OperationReport, OperationState, Refusal, Refused, Verdict,
+    WriteOutcome,
 };
 pub use ports::{
     BatchError, BufferError, BufferState, BufferStatus, DeadLetter, Entry, Found, Parcel, Pending,

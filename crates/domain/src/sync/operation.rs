@@ -2,8 +2,9 @@
 
 use super::entity::EntityKind;
 use super::fingerprint::Fingerprint;
+use crate::chat::{BlockChange, NewMessage, ReadMark};
 use crate::clock::Hlc;
-use crate::id::{OperationId, TaskId, UserId};
+use crate::id::{ChatMessageId, OperationId, TaskId, UserId, block_id};
 use crate::profile::ProfilePatch;
 use crate::stream::StreamAction;
 use crate::task::TaskChange;
@@ -59,15 +60,21 @@ impl Operation {
             Change::Profile(_) => EntityKind::Profile,
             Change::Task { .. } => EntityKind::Task,
             Change::StreamAction(_) => EntityKind::StreamAction,
+            Change::Message { .. } => EntityKind::Message,
+            Change::ReadMark(_) => EntityKind::ReadMarker,
+            Change::Block(_) => EntityKind::Block,
         }
     }
 
     /// The id of the entity it changes.
     pub fn entity_id(&self) -> Uuid {
-        match self.change {
+        match &self.change {
             Change::Profile(_) => self.user_id.0,
             Change::Task { id, .. } => id.0,
             Change::StreamAction(_) => self.id.0,
+            Change::Message { id, .. } => id.0,
+            Change::ReadMark(mark) => mark.conversation_id.0,
+            Change::Block(change) => block_id(self.user_id, change.blocked),
         }
     }
 
@@ -80,7 +87,8 @@ impl Operation {
                 TaskChange::Update(_) => OperationKind::Update,
                 TaskChange::Delete => OperationKind::Delete,
             },
-            Change::StreamAction(_) => OperationKind::Create,
+            Change::StreamAction(_) | Change::Message { .. } => OperationKind::Create,
+            Change::ReadMark(_) | Change::Block(_) => OperationKind::Update,
         }
     }
 }
@@ -100,6 +108,17 @@ pub enum Change {
     },
     /// Marks or puts away items of the user's stream.
     StreamAction(StreamAction),
+    /// Sends a message.
+    Message {
+        /// The message.
+        id: ChatMessageId,
+        /// What is sent, and where to.
+        message: NewMessage,
+    },
+    /// Moves the user's own read marker of a conversation.
+    ReadMark(ReadMark),
+    /// Blocks or unblocks somebody.
+    Block(BlockChange),
 }
 
 /// What an operation does to its entity.

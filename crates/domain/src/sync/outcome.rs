@@ -3,6 +3,7 @@
 use super::entity::{EntityKind, EntityState};
 use super::fingerprint::Fingerprint;
 use super::operation::OperationKind;
+use crate::chat::UserEvent;
 use crate::clock::{Hlc, Timestamp};
 use crate::id::{OperationId, UserId};
 use uuid::Uuid;
@@ -27,6 +28,44 @@ pub enum Verdict {
         /// The newest stamp on the row.
         newest: Hlc,
     },
+    /// What it wants is not allowed, as things are now. Nothing was recorded.
+    Refused(Refused),
+}
+
+/// An operation that is not allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// Replayed only: what was appended to the logs of users so that they learn of it; empty for a direct write, whose answer
+    /// says it.
+    pub events: Vec<UserEvent>,
+}
+
+/// Why an operation is not allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// One of the two blocks the other.
+    Blocked,
+    /// The sender has used the message's id for another message.
+    MessageIdReused,
+}
+
+impl Refusal {
+    /// The code in the API, and the reason of a dead letter.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Blocked => "blocked",
+            Self::MessageIdReused => "message_id_reused",
+        }
+    }
+
+    /// The refusal of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Blocked, Self::MessageIdReused]
+            .into_iter()
+            .find(|refusal| refusal.as_str() == name)
+    }
 }
 
 /// A committed operation.

@@ -4,6 +4,7 @@ use super::entity::{Entity, EntityKind, EntityState};
 use super::error::WriteError;
 use super::operation::Operation;
 use super::outcome::{AppliedRecord, Verdict};
+use crate::chat::UserEvent;
 use crate::clock::Timestamp;
 use crate::error::StoreError;
 use crate::id::{OperationId, UserId};
@@ -67,6 +68,10 @@ pub trait AppliedListener: Send + Sync {
     /// known of its entity may be older than the operation, and must be forgotten (for a task, the user's known list too)
     /// before the buffer lets the operation go: later reads in the dark then answer 503 instead of an old value.
     fn already_applied(&self, operation: &Operation);
+
+    /// An operation was set aside for good, for `reason` ([`DeadLetter::reason`]): what it promised will not be. `events` were
+    /// committed to users' logs when Postgres refused it; none when it never got there.
+    fn set_aside(&self, operation: &Operation, reason: &str, events: &[UserEvent]);
 }
 
 /// Says whether Postgres is worth trying, and is told when it was not.

@@ -79,7 +79,7 @@ impl Entity for Task {
     fn from_state(state: EntityState) -> Option<Self> {
         match state {
             EntityState::Task(task) => Some(task),
-            EntityState::Profile(_) | EntityState::StreamAction(_) => None,
+            _ => None,
         }
     }
 }

@@ -4,6 +4,7 @@ mod known_tasks;
 mod profiles;
 mod tasks;
 
+use gravity_domain::chat::UserEvent;
 use gravity_domain::stream::StreamCache;
 use gravity_domain::sync::ports::{AppliedListener, EntityCache};
 use gravity_domain::sync::{EntityKind, EntityState, Operation};
@@ -39,6 +40,7 @@ impl AppliedListener for KnownEntities {
                 Some(version) => self.stream.raised(&[(receipt.user_id, version)]),
                 None => self.stream.doubted(receipt.user_id),
             },
+            EntityState::Message(_) | EntityState::ReadMarker(_) | EntityState::Block(_) => {}
         }
     }
 
@@ -47,6 +49,9 @@ impl AppliedListener for KnownEntities {
             EntityKind::Profile => self.profiles.forget(operation.user_id),
             EntityKind::Task => self.tasks.forget(operation.user_id),
             EntityKind::StreamAction => self.stream.doubted(operation.user_id),
+            EntityKind::Message | EntityKind::ReadMarker | EntityKind::Block => {}
         }
     }
+
+    fn set_aside(&self, _: &Operation, _: &str, _: &[UserEvent]) {}
 }

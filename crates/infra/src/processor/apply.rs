@@ -3,6 +3,7 @@
 use super::batch::Item;
 use super::drain::{Drain, Trouble};
 use futures_util::FutureExt as _;
+use gravity_domain::chat::UserEvent;
 use gravity_domain::error::StoreError;
 use gravity_domain::id::UserId;
 use gravity_domain::sync::{AppliedRecord, BatchError, EntityKind, Operation, Verdict};
@@ -30,8 +31,8 @@ enum Replayed {
 enum Judged {
     /// It is in Postgres.
     In(&'static str),
-    /// It never will be, however often it is tried.
-    Dead(&'static str),
+    /// It never will be, however often it is tried. What was put into users' logs so that they learn of it.
+    Dead(&'static str, Vec<UserEvent>),
     /// It failed.
     Failed(&'static str),
 }
@@ -134,7 +135,7 @@ impl Drain {
                     self.free(item.operation.user_id);
                 }
             }
-            Judged::Dead(reason) => self.give_up(item.clone(), reason).await?,
+            Judged::Dead(reason, events) => self.give_up(item.clone(), reason, &events).await?,
             Judged::Failed(reason) => return Ok(Some(reason.to_owned())),
         }
         Ok(None)
@@ -146,7 +147,7 @@ impl Drain {
             let tried = item.operation.attempts;
             item.operation.attempts = tried.saturating_add(1);
             if self.policy.is_exhausted(item.operation.attempts) {
-                return self.bury(&item, reason).await;
+                return self.bury(&item, reason, &[]).await;
             }
             let wait = self.settings.retry.wait_ms(tried, rand::random());
             let retry_at = Instant::now() + Duration::from_millis(wait);
@@ -163,9 +164,9 @@ impl Drain {
     }
 
     /// A failure after which no try could succeed, or may.
-    async fn give_up(&mut self, mut item: Item, reason: &str) -> Result<(), Trouble> {
+    async fn give_up(&mut self, mut item: Item, reason: &str, events: &[UserEvent]) -> Result<(), Trouble> {
         item.operation.attempts = item.operation.attempts.saturating_add(1);
-        self.bury(&item, reason.to_owned()).await
+        self.bury(&item, reason.to_owned(), events).await
     }
 
     /// What becomes of each operation of a committed batch.
@@ -179,12 +180,12 @@ impl Drain {
             }
             match self.judge(&item.operation, verdict) {
                 Judged::In(outcome) => self.depart(item.parcel, outcome),
-                Judged::Dead(reason) => dead.push((item, reason)),
+                Judged::Dead(reason, events) => dead.push((item, reason, events)),
                 Judged::Failed(reason) => failed.push((index, item, reason)),
             }
         }
-        for (item, reason) in dead {
-            self.give_up(item, reason).await?;
+        for (item, reason, events) in dead {
+            self.give_up(item, reason, &events).await?;
         }
         for (index, item, reason) in failed {
             let aim = target(&item.operation);
@@ -192,7 +193,7 @@ impl Drain {
                 .iter()
                 .any(|(later, other)| *later > index && *other == aim);
             if overtaken {
-                self.give_up(item, reason).await?;
+                self.give_up(item, reason, &[]).await?;
             } else if !self.parked.holds(item.operation.user_id) {
                 self.fail(item, reason.to_owned()).await?;
             }
@@ -214,7 +215,7 @@ impl Drain {
                 Judged::In(outcome)
             }
             Verdict::Duplicate(record) if is_another(&record, operation) => {
-                Judged::Dead("idempotency_key_reused")
+                Judged::Dead("idempotency_key_reused", Vec::new())
             }
             Verdict::Duplicate(_) => {
                 heard(|| listener.already_applied(operation));
@@ -222,6 +223,7 @@ impl Drain {
             }
             Verdict::Missing => Judged::Failed("not_found"),
             Verdict::PreconditionFailed { .. } => Judged::Failed("version_mismatch"),
+            Verdict::Refused(refused) => Judged::Dead(refused.refusal.as_str(), refused.events),
             // Never given by a replay.
             Verdict::Late { .. } => Judged::Failed("rejected: late"),
         }
@@ -280,7 +282,7 @@ fn is_another(record: &AppliedRecord, operation: &Operation) -> bool {
 }
 
 /// A listener's panic must not keep a committed operation in the buffer.
-fn heard(tell: impl FnOnce()) {
+pub(super) fn heard(tell: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(tell)).is_err() {
         metrics::counter!("gravity_drain_panics_total").increment(1);
         tracing::error!("the listener of the drain panicked");

@@ -1,10 +1,12 @@
 //! One cycle of the drain: due retries, a batch, and what is committed leaves the buffer.
 
+use super::apply::heard;
 use super::batch::{Cursors, Item, Lost};
 use super::parked::Parked;
 use super::rate::Rate;
 use super::{ProcessorPorts, ProcessorSettings};
 use futures_util::StreamExt as _;
+use gravity_domain::chat::UserEvent;
 use gravity_domain::error::StoreError;
 use gravity_domain::id::UserId;
 use gravity_domain::sync::policy::RetryPolicy;
@@ -167,7 +169,12 @@ impl Drain {
     }
 
     /// Sets an operation aside with its reason; its lane goes on.
-    pub(super) async fn bury(&mut self, item: &Item, reason: String) -> Result<(), Trouble> {
+    pub(super) async fn bury(
+        &mut self,
+        item: &Item,
+        reason: String,
+        events: &[UserEvent],
+    ) -> Result<(), Trouble> {
         let operation = &item.operation;
         tracing::warn!(
             operation = %operation.id,
@@ -178,7 +185,9 @@ impl Drain {
             "an operation became a dead letter"
         );
         let attempts = operation.attempts;
+        let why = reason.clone();
         self.ports.buffer.bury(item.parcel, attempts, reason).await?;
+        heard(|| self.ports.listener.set_aside(operation, &why, events));
         count("dead");
         self.free(operation.user_id);
         Ok(())
@@ -199,9 +208,15 @@ impl Drain {
                 reason = lost.reason,
                 "an operation became a dead letter"
             );
-            let attempts = lost.operation.map_or(0, |operation| operation.attempts);
-            let buffer = Arc::clone(&self.ports.buffer);
-            async move { buffer.bury(lost.parcel, attempts, lost.reason).await }
+            let attempts = lost.operation.as_ref().map_or(0, |operation| operation.attempts);
+            let (buffer, listener) = (Arc::clone(&self.ports.buffer), Arc::clone(&self.ports.listener));
+            async move {
+                buffer.bury(lost.parcel, attempts, lost.reason.clone()).await?;
+                if let Some(operation) = &lost.operation {
+                    heard(|| listener.set_aside(operation, &lost.reason, &[]));
+                }
+                Ok::<(), BufferError>(())
+            }
         });
         let mut burials = futures_util::stream::iter(burials).buffer_unordered(BURIALS);
         let mut outcome = Ok(());

@@ -35,6 +35,9 @@ fn call(operation: &Operation, direct: bool) -> Call<'_> {
         Change::Profile(patch) => profile::postgres::call(operation, patch, direct),
         Change::Task { change, .. } => task::postgres::call(operation, change, direct),
         Change::StreamAction(action) => stream::action::call(operation, action, direct),
+        Change::Message { .. } | Change::ReadMark(_) | Change::Block(_) => {
+            unreachable!("chat is being built")
+        }
     }
 }
 

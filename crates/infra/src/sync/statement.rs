@@ -236,6 +236,9 @@ fn version(state: &EntityState) -> u64 {
         EntityState::Profile(profile) => profile.version(),
         EntityState::Task(task) => task.version(),
         EntityState::StreamAction(receipt) => Entity::version(receipt),
+        EntityState::Message(message) => message.version(),
+        EntityState::ReadMarker(marker) => marker.version(),
+        EntityState::Block(state) => state.version(),
     }
 }
 
@@ -244,6 +247,9 @@ fn newest_stamp(state: &EntityState) -> Hlc {
         EntityState::Profile(profile) => profile.newest_stamp(),
         EntityState::Task(task) => task.newest_stamp(),
         EntityState::StreamAction(receipt) => receipt.newest_stamp(),
+        EntityState::Message(message) => message.newest_stamp(),
+        EntityState::ReadMarker(marker) => marker.newest_stamp(),
+        EntityState::Block(state) => state.newest_stamp(),
     }
 }
 

@@ -147,7 +147,9 @@ impl World {
                 direct,
             ),
             Change::Task { id, .. } => fold(self.model_tasks.entry(id.0).or_default(), operation, direct),
-            Change::StreamAction(_) => unreachable!("no draft is an action"),
+            Change::StreamAction(_) | Change::Message { .. } | Change::ReadMark(_) | Change::Block(_) => {
+                unreachable!("drafts change profiles and tasks only")
+            }
         };
         if let Expected::Applied(applied) = &expected {
             self.recorded.insert(operation.id, applied.superseded);
@@ -211,6 +213,7 @@ fn seen(verdict: Verdict) -> Expected {
         Verdict::Missing => Expected::Missing,
         Verdict::PreconditionFailed { current } => Expected::PreconditionFailed(current),
         Verdict::Late { newest } => Expected::Late(newest),
+        Verdict::Refused(refused) => unreachable!("{refused:?}"),
     }
 }
 

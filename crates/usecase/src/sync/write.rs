@@ -195,11 +195,12 @@ impl Writer {
         };
         match self.buffer(operation, reader, source).await {
             // It may have been committed after all, so what is known here is no answer.
-            Err(WriteError::NotFound | WriteError::VersionMismatch { .. } | WriteError::KeyReused)
-                if !is_new =>
-            {
-                Err(WriteError::Unknown)
-            }
+            Err(
+                WriteError::NotFound
+                | WriteError::VersionMismatch { .. }
+                | WriteError::KeyReused
+                | WriteError::NotAllowed(_),
+            ) if !is_new => Err(WriteError::Unknown),
             answered => answered,
         }
     }
@@ -315,6 +316,7 @@ impl Writer {
             Verdict::Duplicate(record) => self.duplicate(operation, record, reader).await,
             Verdict::Missing => Err(WriteError::NotFound),
             Verdict::PreconditionFailed { current } => Err(WriteError::VersionMismatch { current }),
+            Verdict::Refused(refused) => Err(WriteError::NotAllowed(refused.refusal)),
             Verdict::Late { .. } => Err(WriteError::Unknown),
         }
     }
@@ -492,7 +494,12 @@ fn count<E>(result: &Result<Written<E>, WriteError>) {
             outcome: WriteOutcome::Buffered(_),
             ..
         }) => "buffered",
-        Err(WriteError::NotFound | WriteError::VersionMismatch { .. } | WriteError::KeyReused) => "refused",
+        Err(
+            WriteError::NotFound
+            | WriteError::VersionMismatch { .. }
+            | WriteError::KeyReused
+            | WriteError::NotAllowed(_),
+        ) => "refused",
         Err(_) => "unavailable",
     };
     metrics::counter!("gravity_writes_total", "outcome" => outcome).increment(1);

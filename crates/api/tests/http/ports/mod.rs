@@ -5,6 +5,7 @@ mod auth;
 mod stream;
 
 use async_trait::async_trait;
+use gravity_domain::chat::UserEvent;
 use gravity_domain::clock::Timestamp;
 use gravity_domain::error::StoreError;
 use gravity_domain::id::{OperationId, SessionId, TaskId, UserId};
@@ -103,6 +104,7 @@ impl Memory {
                 })
             }
             Change::StreamAction(action) => self.streams.lock().unwrap().act(operation, action),
+            Change::Message { .. } | Change::ReadMark(_) | Change::Block(_) => Verdict::Missing,
         }
     }
 }
@@ -176,6 +178,7 @@ impl OperationStore for Memory {
 impl AppliedListener for Memory {
     fn applied(&self, _: EntityState) {}
     fn already_applied(&self, _: &Operation) {}
+    fn set_aside(&self, _: &Operation, _: &str, _: &[UserEvent]) {}
 }
 
 #[async_trait]

@@ -2,6 +2,7 @@
 
 use super::super::*;
 use async_trait::async_trait;
+use gravity_domain::chat::UserEvent;
 use gravity_domain::clock::{Hlc, NodeId, Timestamp};
 use gravity_domain::error::StoreError;
 use gravity_domain::id::{OperationId, TaskId, UserId};
@@ -13,8 +14,8 @@ use gravity_domain::task::{NewTask, Task, TaskChange, TaskPatch, Title};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use uuid::Uuid;
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -342,6 +343,7 @@ impl Breaker for FakeBreaker {
 
 pub(super) struct FakeListener {
     trace: Trace,
+    pub(super) set_aside: Mutex<Vec<(OperationId, String)>>,
     pub(super) panics: AtomicBool,
 }
 
@@ -358,6 +360,12 @@ impl AppliedListener for FakeListener {
     }
     fn already_applied(&self, operation: &Operation) {
         lock(&self.trace).push(format!("already {}", operation.id));
+    }
+    fn set_aside(&self, operation: &Operation, reason: &str, _: &[UserEvent]) {
+        self.set_aside
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((operation.id, reason.to_owned()));
     }
 }
 
@@ -415,6 +423,7 @@ impl Stage {
             }),
             listener: Arc::new(FakeListener {
                 trace: Arc::clone(&trace),
+                set_aside: Mutex::default(),
                 panics: AtomicBool::new(false),
             }),
             clock: Arc::new(SetClock(AtomicI64::new(BEGINNING))),
