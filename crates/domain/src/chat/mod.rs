@@ -20,7 +20,10 @@ pub use conversation::{Conversation, Inbox, Opened, Person, UnreadTotals};
 pub use event::{EventCursor, EventKind, LogHead, LogReplay, UserEvent};
 pub use live::{Hint, Signal};
 pub use message::{Content, Message, MessageCursor, MessagePage, NewMessage};
-pub use notification::{NotificationPreferences, PushKeys, PushSubscription};
+pub use notification::{
+    Delivery, EndpointRefused, Notice, NotificationJob, NotificationJobs, NotificationPreferences, Progress,
+    PushEndpoints, PushKeys, PushNotifier, PushSubscription, Summons, Target, WebhookNotifier,
+};
 pub use ports::{
     ChatCache, ChatStore, EventLog, Known, Live, LocalDelivery, NotificationStore, PresenceBoard, Relay,
     Tickets,
