@@ -1,9 +1,12 @@
 //! The statement that applies an action to the items it names (see [`crate::sync::statement`]).
 //!
 //! The user's version is locked first, as by every change of a stream, so that nothing of the user's items moves meanwhile;
-//! a user without one has no items. Each item gets a word of its own; the operation's word is `applied` also when it found
-//! nothing to do. The words are those of the snapshot from before the wait for the lock; what is written is decided anew, on
-//! the rows as they are after it. The version is raised when a flag changes, and when it may have changed in that wait.
+//! a user without one has no items. Each item gets a word of its own, which what was judged when the operation was buffered
+//! may settle: nothing is done to an item that its user was told is skipped or not there. The operation's word is `applied`
+//! also when it found nothing to do, and `superseded` when later stamps have won on all that it was to be applied to. The words
+//! are those of the snapshot from before the wait for the lock; what is written is decided anew, on the rows as they are
+//! after it, and an item that is then beyond `asOf`, or gone, is told so. The version is raised when a flag changes, and when
+//! it may have changed in that wait.
 
 use crate::postgres::QueryError;
 use crate::postgres::values::At;
@@ -14,7 +17,7 @@ use gravity_domain::sync::{EntityState, Operation};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-/// `$10` ids, `$11` `asOf`, `$12` the flag's new value; `$5` has no part in it but its type. Direct writes that meet a later stamp are late.
+/// `$10` ids, `$11` `asOf`, `$12` the flag's new value, `$13` what was judged, in the order of the ids; `$5` has no part in it but its type. Direct writes that meet a later stamp are late.
 macro_rules! act {
     ($flag:literal, $stamp:literal) => {
         concat!(
@@ -29,10 +32,10 @@ macro_rules! act {
             $stamp,
             " AS stamp, item.",
             $flag,
-            " <> $12::boolean AS differs, CASE WHEN item.id IS NULL THEN 'not_found'
+            " <> $12::boolean AS differs, CASE WHEN judged <> 'applied' THEN judged WHEN item.id IS NULL THEN 'not_found'
                     WHEN item.item_timestamp > $11::timestamptz OR item.arrived_at > $11 THEN 'skipped'
                     ELSE 'applied' END AS outcome
-                FROM unnest($10::uuid[]) WITH ORDINALITY AS wanted (id, position)
+                FROM unnest($10::uuid[], $13::text[]) WITH ORDINALITY AS wanted (id, judged, position)
                 LEFT JOIN priority_items AS item ON item.id = wanted.id AND item.user_id = $3
                     AND item.removed_at IS NULL AND EXISTS (SELECT FROM locked)
             ), verdict AS MATERIALIZED (
@@ -54,33 +57,49 @@ macro_rules! act {
             ), effect AS (
                 UPDATE priority_items AS item SET ",
             $flag,
-            " = $12, ",
+            " = CASE WHEN item.",
             $stamp,
-            " = $4, version = CASE WHEN item.",
+            " < $4 THEN $12 ELSE item.",
+            $flag,
+            " END, ",
+            $stamp,
+            " = GREATEST(item.",
+            $stamp,
+            ", $4), version = CASE WHEN item.",
+            $stamp,
+            " < $4 AND item.",
             $flag,
             " <> $12 THEN (SELECT version FROM raised) ELSE item.version END
                 FROM wanted, word
                 WHERE item.id = wanted.id AND word.word = 'applied' AND wanted.outcome = 'applied'
-                    AND item.removed_at IS NULL AND item.",
+                    AND item.removed_at IS NULL
+                    AND ($11 IS NULL OR item.item_timestamp <= $11 AND item.arrived_at <= $11)
+                RETURNING item.id, item.",
             $stamp,
-            " < $4
+            " = $4 AND wanted.stamp < $4 AS won
+            ), done AS MATERIALIZED (
+                SELECT wanted.id, wanted.position, effect.won, CASE
+                    WHEN word.word = 'late' OR wanted.outcome <> 'applied' OR effect.id IS NOT NULL THEN wanted.outcome
+                    WHEN $11 IS NULL THEN 'not_found' ELSE 'skipped' END AS outcome
+                FROM word CROSS JOIN wanted LEFT JOIN effect ON effect.id = wanted.id
             ), receipt AS MATERIALIZED (
-                SELECT word.word, $1::uuid AS id, $3::uuid AS user_id,
+                SELECT CASE WHEN (SELECT NOT bool_or(won) FROM done) THEN 'superseded' ELSE word.word END AS word,
+                    $1::uuid AS id, $3::uuid AS user_id,
                     CASE WHEN word.word = 'late' THEN word.newest ELSE $4 END AS stamp,
-                    (SELECT array_agg(id ORDER BY position) FROM wanted) AS ids,
-                    (SELECT array_agg(outcome ORDER BY position) FROM wanted) AS outcomes,
+                    (SELECT array_agg(id ORDER BY position) FROM done) AS ids,
+                    (SELECT array_agg(outcome ORDER BY position) FROM done) AS outcomes,
                     COALESCE((SELECT version FROM raised), (SELECT version FROM locked), 0) AS version
                 FROM word
             ), log AS (
                 INSERT INTO applied_operations (id, user_id, entity, entity_id, kind, accepted_at, attempts, superseded,
                     fingerprint, buffered, answer)
-                SELECT $1, $3, 'stream_action', $2::uuid, 'create', $4, $7::integer, false, $8::bytea, NOT $6,
+                SELECT $1, $3, 'stream_action', $2::uuid, 'create', $4, $7::integer, word = 'superseded', $8::bytea, NOT $6,
                     CASE WHEN $8 IS NULL THEN NULL WHEN $9::jsonb IS NOT NULL THEN $9::jsonb ELSE jsonb_build_object(
                         'kind', 'stream_action', 'id', id, 'user_id', user_id, 'stamp', encode(stamp, 'hex'),
                         'results', COALESCE((SELECT jsonb_agg(jsonb_build_array(id, outcome) ORDER BY position)
-                            FROM wanted), '[]'),
+                            FROM done), '[]'),
                         'version', version) END
-                FROM receipt WHERE word = 'applied'
+                FROM receipt WHERE word <> 'late'
             ) SELECT word, id, user_id, stamp, ids, outcomes, version FROM receipt"
         )
     };
@@ -97,10 +116,12 @@ pub(crate) fn call<'a>(operation: &'a Operation, action: &'a StreamAction, direc
         ("stream_act_on_archived", STREAM_ACT_ON_ARCHIVED)
     };
     let ids: Vec<Uuid> = action.ids.iter().map(|id| id.0).collect();
+    let judged: Vec<&str> = action.judged.iter().map(|outcome| outcome.as_str()).collect();
     Call::new(name, sql, read_state, operation, direct)
         .with(ids)
         .with(action.as_of.map(At))
         .with(action.action.value())
+        .with(judged)
 }
 
 fn read_state(row: &Row, at: usize) -> Result<EntityState, QueryError> {

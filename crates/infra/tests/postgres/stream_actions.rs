@@ -31,11 +31,17 @@ fn act_as_of(
 }
 
 fn receipt_of(verdict: Verdict) -> ActionReceipt {
+    let (receipt, superseded) = judged(verdict);
+    assert!(!superseded, "{receipt:?}");
+    receipt
+}
+
+fn judged(verdict: Verdict) -> (ActionReceipt, bool) {
     match verdict {
         Verdict::Applied(Applied {
             state: EntityState::StreamAction(receipt),
-            superseded: false,
-        }) => receipt,
+            superseded,
+        }) => (receipt, superseded),
         other => panic!("{other:?}"),
     }
 }
@@ -210,6 +216,94 @@ async fn answers_again(world: &World, operation: &Operation) {
     }
 }
 
+/// What became of it, begun before the transaction of the world's client is committed.
+async fn applied_after_a_wait(world: &World, operation: Operation) -> Verdict {
+    let operations = world.fixture.operations.clone();
+    let waiting = tokio::spawn(async move { operations.apply(&operation).await });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+        AND datname = current_database()";
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while world.fixture.count(waits).await == 0 {
+        assert!(std::time::Instant::now() < deadline && !waiting.is_finished());
+    }
+    world.client.batch_execute("COMMIT").await.unwrap();
+    waiting.await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_that_waits_while_an_item_becomes_newer_than_as_of_leaves_it_alone() {
+    let world = World::new().await;
+    let alice = UserId::random();
+    let (newer, arriving, same) = (
+        world.put(alice, &Given::new("newer", 1)).await,
+        world.put(alice, &Given::new("arriving", 1)).await,
+        world.put(alice, &Given::new("same", 1)).await,
+    );
+    let past = format!("UPDATE priority_items SET arrived_at = '{}'", time(2));
+    world.fixture.execute(&past).await;
+    let change = format!(
+        "BEGIN;
+        UPDATE stream_versions SET version = version + 1, changed_at = changed_at + interval '1 ms' WHERE user_id = '{alice}';
+        UPDATE priority_items SET version = 4, item_timestamp = '{0}' WHERE id = '{newer}';
+        UPDATE priority_items SET version = 4, arrived_at = '{0}' WHERE id = '{arriving}'",
+        time(6),
+    );
+    world.client.batch_execute(&change).await.unwrap();
+    let ids = [newer, arriving, same];
+    let operation = act_as_of(alice, at(10), Action::Read, &ids, Some(time(5)));
+    let receipt = receipt_of(applied_after_a_wait(&world, operation).await);
+    let outcomes: Vec<ItemOutcome> = receipt.results.iter().map(|result| result.1).collect();
+    assert_eq!(
+        outcomes,
+        [ItemOutcome::Skipped, ItemOutcome::Skipped, ItemOutcome::Applied]
+    );
+    assert!(world.item(alice, newer).await.unread.value);
+    assert!(world.item(alice, arriving).await.unread.value);
+    assert!(!world.item(alice, same).await.unread.value);
+}
+
+#[tokio::test]
+async fn an_action_that_loses_on_all_its_items_is_superseded_and_recorded_so() {
+    let world = World::new().await;
+    let alice = UserId::random();
+    let one = world.put(alice, &Given::new("one", 1)).await;
+    let two = world.put(alice, &Given::new("two", 2)).await;
+    apply(&world, &act(alice, at(9), Action::Read, &[one, two])).await;
+    let lost = act(alice, at(8), Action::Unread, &[one, two, ItemId(Uuid::now_v7())]);
+    let aimless = act(alice, at(8), Action::Unread, &[ItemId(Uuid::now_v7())]);
+    let operations = &world.fixture.operations;
+    let verdicts = operations.replay(&[lost.clone(), aimless]).await.unwrap();
+    let superseded: Vec<bool> = verdicts.into_iter().map(|verdict| judged(verdict).1).collect();
+    assert_eq!(superseded, [true, false]);
+    let record = operations.find(alice, lost.id).await.unwrap().unwrap();
+    assert!(record.superseded);
+    assert!(!world.item(alice, one).await.unread.value);
+}
+
+#[tokio::test]
+async fn an_action_leaves_alone_what_its_user_was_told_it_does_not_touch() {
+    let world = World::new().await;
+    let alice = UserId::random();
+    let mut ids = Vec::new();
+    for name in ["one", "two", "three"] {
+        ids.push(world.put(alice, &Given::new(name, 1)).await);
+    }
+    let told = vec![ItemOutcome::Skipped, ItemOutcome::Applied, ItemOutcome::NotFound];
+    let mut operation = act(alice, at(5), Action::Read, &ids);
+    if let Change::StreamAction(action) = &mut operation.change {
+        action.judged.clone_from(&told);
+    }
+    let verdicts = world.fixture.operations.replay(&[operation]).await.unwrap();
+    let receipt = receipt_of(verdicts.into_iter().next().unwrap());
+    let outcomes: Vec<ItemOutcome> = receipt.results.iter().map(|result| result.1).collect();
+    assert_eq!(outcomes, told);
+    let mut unread = Vec::new();
+    for id in ids {
+        unread.push(world.item(alice, id).await.unread.value);
+    }
+    assert_eq!(unread, [true, false, true]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_action_that_waits_for_another_change_is_decided_on_what_that_one_left() {
     let world = World::new().await;
@@ -228,16 +322,13 @@ async fn an_action_that_waits_for_another_change_is_decided_on_what_that_one_lef
     );
     world.client.batch_execute(&change).await.unwrap();
     let operation = act(alice, at(10), Action::Read, &[older, newer, gone]);
-    let operations = world.fixture.operations.clone();
-    let waiting = tokio::spawn(async move { operations.apply(&operation).await });
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
-        AND datname = current_database()";
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
-    while world.fixture.count(waits).await == 0 {
-        assert!(std::time::Instant::now() < deadline && !waiting.is_finished());
-    }
-    world.client.batch_execute("COMMIT").await.unwrap();
-    let receipt = receipt_of(waiting.await.unwrap().unwrap());
+    let verdict = applied_after_a_wait(&world, operation).await;
+    let receipt = receipt_of(verdict);
+    let outcomes: Vec<ItemOutcome> = receipt.results.iter().map(|result| result.1).collect();
+    assert_eq!(
+        outcomes,
+        [ItemOutcome::Applied, ItemOutcome::Applied, ItemOutcome::NotFound]
+    );
     assert_eq!(receipt.version, Some(5));
     let item = world.item(alice, older).await;
     assert_eq!(
@@ -291,17 +382,20 @@ fn replaying_any_actions_leaves_the_flags_that_folding_them_does() {
                     let Change::StreamAction(action) = &operation.change else {
                         panic!("{operation:?}");
                     };
-                    let receipt = receipt_of(verdict);
+                    let (receipt, superseded) = judged(verdict);
+                    let (mut applied, mut won) = (false, false);
                     for (id, outcome) in receipt.results {
                         let item = expected.iter_mut().find(|item| item.id == id).unwrap();
                         let skipped = action.skips(item);
                         assert_eq!(outcome == ItemOutcome::Skipped, skipped);
                         let before = (item.unread.value, item.archived.value);
-                        action.fold(operation.accepted_at, item);
+                        applied |= !skipped;
+                        won |= action.fold(operation.accepted_at, item);
                         if before != (item.unread.value, item.archived.value) {
                             item.version = receipt.version.unwrap();
                         }
                     }
+                    assert_eq!(superseded, applied && !won);
                 }
             }
             for item in &expected {
