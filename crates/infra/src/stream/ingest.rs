@@ -5,9 +5,12 @@
 //! second statement's snapshot is taken when the locks are held, so that what it compares with cannot move: it finds
 //! what differs, raises the versions of the users concerned, once each, and writes only what differs, with those versions.
 //!
+//! Whoever is called otherwise, or looks otherwise, changes every item that shows them, told or not: an item is the same as long
+//! as its version is.
+//!
 //! What is merged: a picture that is not told stays; participants told come first, in their order, before those that there
-//! are, 50 at most; messages not told stay. Flags told take their value and the later stamp, which is no change unless the
-//! value differs. To all this a removed item is one that has never been.
+//! are, 50 at most; messages not told stay. Flags told take their value and their stamp, unless what was set at a later stamp is
+//! there; that is no change unless the value differs. To all this a removed item is one that has never been.
 //!
 //! changed_at is in whole milliseconds, as times are outside: arrivals are later than every `asOf` before them there too.
 
@@ -30,6 +33,10 @@ type Parameters<'a> = [&'a (dyn ToSql + Sync)];
 
 /// Plans are made for the sizes at hand: a general one would join lists of hundreds by going through all pairs.
 const BEGIN: &str = "BEGIN; SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off";
+/// To plan costs more than all the work for a few rows, for which the general plan is as good.
+const BEGIN_FEW: &str = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL jit = off";
+/// How many rows are few.
+const FEW: usize = 16;
 
 /// The rows that are there are locked, although none is updated.
 const LOCK_OR_MAKE: &str = "INSERT INTO stream_versions AS versions (user_id, version, changed_at)
@@ -62,23 +69,29 @@ const INGEST: &str = concat!(
     ), judged AS MATERIALIZED (
         SELECT told.id, told.user_id, told.external_id, told.title, told.source, told.priority, told.snippet,
             told.item_timestamp, item.arrived_at, item.version, item.id IS NULL AS is_new,
-            COALESCE(told.unread, item.is_unread, true) AS is_unread,
-            COALESCE(told.archived, item.is_archived, false) AS is_archived,
-            GREATEST(item.unread_stamp, CASE WHEN told.unread IS NULL THEN zero.stamp ELSE $1::bytea END) AS unread_stamp,
-            GREATEST(item.archived_stamp, CASE WHEN told.archived IS NULL THEN zero.stamp ELSE $1 END) AS archived_stamp,
-            told.unread IS NOT NULL OR told.archived IS NOT NULL AS is_flagged,
+            COALESCE(flag.unread, item.is_unread, true) AS is_unread,
+            COALESCE(flag.archived, item.is_archived, false) AS is_archived,
+            CASE WHEN flag.unread IS NULL THEN COALESCE(item.unread_stamp, zero.stamp) ELSE $1 END AS unread_stamp,
+            CASE WHEN flag.archived IS NULL THEN COALESCE(item.archived_stamp, zero.stamp) ELSE $1 END AS archived_stamp,
+            flag.unread IS NOT NULL OR flag.archived IS NOT NULL AS is_flagged,
             (told.title, told.priority, told.snippet, told.item_timestamp,
-                COALESCE(told.unread, item.is_unread), COALESCE(told.archived, item.is_archived))
+                COALESCE(flag.unread, item.is_unread), COALESCE(flag.archived, item.is_archived))
             IS DISTINCT FROM (item.title, item.priority, item.snippet, item.item_timestamp,
                 item.is_unread, item.is_archived) AS differs
         FROM (SELECT decode(repeat('00', 16), 'hex') AS stamp) AS zero CROSS JOIN told
         LEFT JOIN priority_items AS item ON item.id = told.id AND item.removed_at IS NULL
+        CROSS JOIN LATERAL (SELECT CASE WHEN item.unread_stamp >= $1::bytea THEN NULL ELSE told.unread END AS unread,
+            CASE WHEN item.archived_stamp >= $1 THEN NULL ELSE told.archived END AS archived) AS flag
     ), changed_people AS MATERIALIZED (
-        SELECT told.id, told.name, COALESCE(told.avatar_url, person.avatar_url) AS avatar_url
+        SELECT told.id, told.name, COALESCE(told.avatar_url, person.avatar_url) AS avatar_url,
+            person.id IS NOT NULL AS was_known
         FROM unnest($12::uuid[], $13::text[], $14::text[]) AS told (id, name, avatar_url)
         LEFT JOIN people AS person ON person.id = told.id
         WHERE (told.name, COALESCE(told.avatar_url, person.avatar_url))
             IS DISTINCT FROM (person.name, person.avatar_url)
+    ), shown AS MATERIALIZED (
+        SELECT DISTINCT part.item_id FROM changed_people
+        JOIN priority_item_participants AS part ON part.person_id = changed_people.id WHERE was_known
     ), seats AS MATERIALIZED (
         SELECT * FROM unnest($15::uuid[], $16::uuid[], $17::smallint[]) AS seats (item_id, person_id, position)
     ), taken AS MATERIALIZED (
@@ -107,6 +120,7 @@ const INGEST: &str = concat!(
         SELECT id FROM judged WHERE differs
         UNION SELECT item_id FROM moved
         UNION SELECT item_id FROM seats JOIN changed_people ON changed_people.id = seats.person_id
+        UNION SELECT item_id FROM shown
         UNION SELECT item_id FROM changed_messages
     ), raised AS (",
     raise!("SELECT user_id FROM judged WHERE id IN (SELECT id FROM touched)"),
@@ -122,6 +136,10 @@ const INGEST: &str = concat!(
             is_unread = excluded.is_unread, is_archived = excluded.is_archived, snippet = excluded.snippet,
             item_timestamp = excluded.item_timestamp, arrived_at = excluded.arrived_at, version = excluded.version,
             unread_stamp = excluded.unread_stamp, archived_stamp = excluded.archived_stamp, removed_at = NULL
+    ), write_others AS (
+        UPDATE priority_items AS item SET version = raised.version FROM shown, raised
+        WHERE item.id = shown.item_id AND item.user_id = raised.user_id AND item.removed_at IS NULL
+            AND NOT EXISTS (SELECT FROM judged WHERE judged.id = item.id)
     ), write_people AS (
         INSERT INTO people (id, name, avatar_url) SELECT id, name, avatar_url FROM changed_people
         ON CONFLICT (id) DO UPDATE SET name = excluded.name, avatar_url = excluded.avatar_url
@@ -176,6 +194,7 @@ pub(super) async fn ingest(pool: &Pool, items: &[NewItem], stamp: Hlc) -> Result
         lock: LOCK_OR_MAKE,
         sql: INGEST,
         parameters: &batch.parameters(&stamp),
+        rows: batch.rows(),
     };
     let answers: Answers<ItemChange> = answers.run(pool, &batch.items.users, read_change).await?;
     let ids = items.iter().map(|item| item.key.item_id());
@@ -197,6 +216,7 @@ pub(super) async fn remove(pool: &Pool, keys: &[ItemKey]) -> Result<Removed, Sto
         lock: LOCK,
         sql: REMOVE,
         parameters: &[&items, &users],
+        rows: items.len(),
     };
     let answers: Answers<bool> = work.run(pool, &users, |row| Ok(row.try_get("is_there")?)).await?;
     Ok(Removed {
@@ -223,6 +243,8 @@ struct Work<'a> {
     lock: &'static str,
     sql: &'static str,
     parameters: &'a Parameters<'a>,
+    /// In the longest of the parameters.
+    rows: usize,
 }
 
 impl Work<'_> {
@@ -252,8 +274,9 @@ impl Work<'_> {
             .into_iter()
             .collect();
         let of_lock: [&(dyn ToSql + Sync); 1] = [&users];
+        let begin = if self.rows <= FEW { BEGIN_FEW } else { BEGIN };
         let sent = join4(
-            client.batch_execute(BEGIN),
+            client.batch_execute(begin),
             client.execute(&lock, &of_lock),
             client.query(&work, self.parameters),
             client.batch_execute("COMMIT"),
@@ -331,6 +354,15 @@ impl<'a> Batch<'a> {
             batch.people.push(id, person);
         }
         batch
+    }
+
+    fn rows(&self) -> usize {
+        let rows = [
+            self.items.ids.len(),
+            self.seats.items.len(),
+            self.messages.ids.len(),
+        ];
+        rows.into_iter().max().unwrap_or(0)
     }
 
     fn parameters(&'a self, stamp: &'a Stamp) -> Vec<&'a (dyn ToSql + Sync)> {

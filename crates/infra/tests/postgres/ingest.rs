@@ -1,14 +1,16 @@
 //! Batches of items that services tell, and removals.
 
-use crate::fixture::{Fixture, at};
+use crate::fixture::{Author, Fixture, at};
 use gravity_domain::clock::{Hlc, Timestamp};
 use gravity_domain::id::{ItemId, UserId};
 use gravity_domain::profile::AvatarUrl;
 use gravity_domain::stream::{
-    ContentType, ExternalId, Flags, HtmlSanitizer, Ingested, Item, ItemChange, ItemDetail, ItemKey,
+    Action, ContentType, ExternalId, Flags, HtmlSanitizer, Ingested, Item, ItemChange, ItemDetail, ItemKey,
     ItemPriority, ItemTitle, MessageBody, NewItem, NewMessage, NewPerson, PersonName, SenderType, Snippet,
-    Source, StreamStore,
+    Source, StreamAction, StreamStore,
 };
+use gravity_domain::sync::Change;
+use gravity_domain::sync::ports::OperationStore;
 use gravity_infra::stream::{AllowList, PostgresStream};
 use serde_json::json;
 use std::collections::HashMap;
@@ -275,12 +277,12 @@ async fn flags_told_are_set_with_the_later_stamp_and_flags_not_told_stay() {
     assert_eq!(world.ingest(6, &[told.clone()]).await, (vec![Unchanged], 2));
     assert_eq!(seen(&world.item(&told).await), ((false, at(7)), (true, at(6)), 2));
     told.flags = flags(Some(true), Some(false));
-    assert_eq!(world.ingest(3, &[told.clone()]).await, (vec![Updated], 3));
-    assert_eq!(seen(&world.item(&told).await), ((true, at(7)), (false, at(6)), 3));
+    assert_eq!(world.ingest(3, &[told.clone()]).await, (vec![Unchanged], 2));
+    assert_eq!(seen(&world.item(&told).await), ((false, at(7)), (true, at(6)), 2));
     told.flags = Flags::default();
     told.snippet = None;
-    assert_eq!(world.ingest(9, &[told.clone()]).await, (vec![Updated], 4));
-    assert_eq!(seen(&world.item(&told).await), ((true, at(7)), (false, at(6)), 4));
+    assert_eq!(world.ingest(9, &[told.clone()]).await, (vec![Updated], 3));
+    assert_eq!(seen(&world.item(&told).await), ((false, at(7)), (true, at(6)), 3));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -330,6 +332,59 @@ async fn a_person_who_is_called_otherwise_changes_the_items_of_the_batch_that_na
     // The last name told counts, for all of them.
     assert_eq!((changes, version), (vec![Updated, Updated, Unchanged], 2));
     assert_eq!(names(&world.item(&batch[0]).await), ["Ada L."]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_who_is_called_otherwise_changes_every_item_that_shows_them() {
+    let world = World::new().await;
+    let (user, other) = (UserId::random(), UserId::random());
+    let mut batch = [
+        item(user, "a"),
+        item(user, "b"),
+        item(user, "c"),
+        item(other, "a"),
+    ];
+    for told in &mut batch[1..] {
+        told.participants = vec![person("ada", "Ada")];
+    }
+    batch[0].participants = vec![person("ben", "Ben"), person("ada", "Ada")];
+    world.ingest(1, &batch).await;
+    let mut told = batch[1].clone();
+    told.participants[0].name = PersonName::parse("Ada L.").unwrap();
+    assert_eq!(world.ingest(2, &[told]).await, (vec![Updated], 2));
+    for (at, version) in [(0, 2), (1, 2), (2, 2), (3, 1)] {
+        let found = world.item(&batch[at]).await;
+        assert_eq!(found.version, version, "item {at}");
+        assert_eq!(names(&found).contains(&"Ada L."), version == 2);
+    }
+    let changes = world.store.changes(user, 1).await.unwrap().value.unwrap();
+    assert_eq!(changes.changed.len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flags_told_do_not_overwrite_what_was_done_later() {
+    let world = World::new().await;
+    let user = UserId::random();
+    let mut told = item(user, "a");
+    world.ingest(1, &[told.clone()]).await;
+    let id = told.key.item_id();
+    let action = StreamAction {
+        action: Action::Archive,
+        ids: vec![id],
+        as_of: None,
+        judged: Vec::new(),
+    };
+    let action = Author(user).operation(at(9), Change::StreamAction(action));
+    world.fixture.operations.apply(&action).await.unwrap();
+    told.flags = flags(Some(false), Some(false));
+    assert_eq!(world.ingest(5, &[told.clone()]).await, (vec![Updated], 3));
+    let found = world.item(&told).await;
+    assert_eq!((found.unread.value, found.unread.stamp), (false, at(5)));
+    assert_eq!((found.archived.value, found.archived.stamp), (true, at(9)));
+    assert_eq!(world.ingest(6, &[told.clone()]).await, (vec![Unchanged], 3));
+    assert_eq!(world.ingest(10, &[told.clone()]).await, (vec![Updated], 4));
+    let found = world.item(&told).await;
+    assert_eq!((found.archived.value, found.archived.stamp), (false, at(10)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
