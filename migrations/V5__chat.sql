@@ -19,7 +19,7 @@ CREATE TABLE conversations (
 
     CONSTRAINT conversations_direct_key UNIQUE (direct_key),
     CONSTRAINT conversations_kind_check CHECK (kind = 'direct')
-);
+) WITH (fillfactor = 80);
 
 -- sent is how many messages the participant has sent, read_count how many of the other's are at or below read_seq: what is
 -- unread is the difference, exact without counting rows.
@@ -36,7 +36,7 @@ CREATE TABLE conversation_participants (
     muted           boolean NOT NULL DEFAULT false,
 
     PRIMARY KEY (conversation_id, user_id)
-);
+) WITH (fillfactor = 80);
 
 CREATE INDEX conversation_participants_user_index ON conversation_participants (user_id);
 
@@ -76,7 +76,7 @@ CREATE TABLE user_event_heads (
     user_id      uuid   PRIMARY KEY,
     last_offset  bigint NOT NULL DEFAULT 0,
     first_offset bigint NOT NULL DEFAULT 1
-);
+) WITH (fillfactor = 50);
 
 CREATE TABLE user_events (
     user_id    uuid        NOT NULL,
@@ -130,3 +130,369 @@ CREATE TABLE notification_jobs (
 );
 
 CREATE INDEX notification_jobs_run_index ON notification_jobs (run_at);
+
+-- A time as everywhere in the API.
+CREATE FUNCTION chat_time(moment timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+$$;
+
+CREATE FUNCTION conversation_touch() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE conversations SET
+        last_message_at = GREATEST(last_message_at, NEW.created_at),
+        updated_at = GREATEST(updated_at, NEW.created_at)
+    WHERE id = NEW.conversation_id;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER messages_touch AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION conversation_touch();
+
+-- Locks the logs of these users, which begin with it if need be. Rows are made before any is locked, both in order.
+CREATE FUNCTION chat_lock_logs(users uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO user_event_heads (user_id)
+    SELECT DISTINCT one FROM unnest(users) AS one ORDER BY one
+    ON CONFLICT (user_id) DO NOTHING;
+    PERFORM FROM user_event_heads WHERE user_id = ANY (users) ORDER BY user_id FOR NO KEY UPDATE;
+END $$;
+
+-- Everything that a batch of operations is going to lock: these conversations with the logs of those who take part, and the
+-- logs of these users.
+CREATE FUNCTION chat_lock(wanted uuid[], users uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM conversations WHERE id = ANY (wanted) ORDER BY id FOR NO KEY UPDATE;
+    PERFORM chat_lock_logs(users || ARRAY(
+        SELECT user_id FROM conversation_participants WHERE conversation_id = ANY (wanted)
+    ));
+END $$;
+
+-- Appends to logs that are locked, in this order. Gives the entries as UserEvent reads them.
+CREATE FUNCTION chat_append(users uuid[], kinds text[], payloads jsonb[]) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE
+    v_events jsonb;
+BEGIN
+    WITH entry AS MATERIALIZED (
+        SELECT one.user_id, one.kind, one.payload, one.place,
+            row_number() OVER (PARTITION BY one.user_id ORDER BY one.place) AS nth
+        FROM unnest(users, kinds, payloads) WITH ORDINALITY AS one (user_id, kind, payload, place)
+    ), raised AS (
+        UPDATE user_event_heads AS head SET last_offset = head.last_offset + added.many
+        FROM (SELECT user_id, count(*) AS many FROM entry GROUP BY user_id) AS added
+        WHERE head.user_id = added.user_id
+        RETURNING head.user_id, head.last_offset - added.many AS before
+    ), kept AS (
+        INSERT INTO user_events (user_id, "offset", type, payload)
+        SELECT entry.user_id, raised.before + entry.nth, entry.kind, entry.payload
+        FROM entry JOIN raised ON raised.user_id = entry.user_id
+    )
+    SELECT jsonb_agg(jsonb_build_object(
+        'user_id', entry.user_id, 'offset', raised.before + entry.nth, 'kind', entry.kind, 'payload', entry.payload::text
+    ) ORDER BY entry.place) INTO v_events
+    FROM entry JOIN raised ON raised.user_id = entry.user_id;
+    RETURN v_events;
+END $$;
+
+-- The payload of conversation.updated.
+CREATE FUNCTION chat_counts(conversation uuid, unread bigint, last_seq bigint, read_seq bigint) RETURNS jsonb
+LANGUAGE sql STABLE AS $$
+    SELECT jsonb_build_object('conversationId', conversation, 'unread', unread, 'lastSeq', last_seq, 'readSeq', read_seq,
+        'asOfSeq', last_seq)
+$$;
+
+-- Opens the conversation of two, unless there is one: then no row.
+CREATE FUNCTION chat_open(p_conversation uuid, p_user uuid, p_other uuid) RETURNS TABLE (events jsonb) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    INSERT INTO conversations (id, direct_key)
+    VALUES (p_conversation, LEAST(p_user, p_other)::text || ':' || GREATEST(p_user, p_other)::text)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    INSERT INTO conversation_participants (conversation_id, user_id)
+    VALUES (p_conversation, p_user), (p_conversation, p_other);
+    PERFORM chat_lock_logs(ARRAY[p_user, p_other]);
+    events := chat_append(ARRAY[p_user, p_other], ARRAY['conversation.updated', 'conversation.updated'],
+        ARRAY[chat_counts(p_conversation, 0, 0, 0), chat_counts(p_conversation, 0, 0, 0)]);
+    RETURN NEXT;
+END $$;
+
+-- Whether one of the two blocks the other.
+CREATE FUNCTION chat_is_blocked(one uuid, other uuid) RETURNS boolean LANGUAGE sql STABLE AS $$
+    SELECT EXISTS (SELECT FROM blocks WHERE is_blocked
+        AND ((blocker = one AND blocked = other) OR (blocker = other AND blocked = one)))
+$$;
+
+-- The three operations. Each is applied once: no row in answer means that its id is recorded. Every statement within sees what
+-- was committed before the locks were got. Parameters as in all statements that apply operations: the first nine are the same
+-- everywhere; 'direct' is false for a replayed one.
+
+CREATE FUNCTION chat_message_send(
+    p_operation uuid, p_message uuid, p_sender uuid, p_stamp bytea, p_at timestamptz, p_direct boolean, p_attempts integer,
+    p_fingerprint bytea, p_answer jsonb, p_conversation uuid, p_client_id uuid, p_content text
+) RETURNS TABLE (
+    word text, events jsonb, id uuid, conversation_id uuid, seq bigint, sender_id uuid, client_message_id uuid, content text,
+    created_at timestamptz, recipient uuid, is_repeat boolean
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_receiver uuid;
+    v_stored   messages%ROWTYPE;
+    v_theirs   conversation_participants%ROWTYPE;
+    v_sent     bigint;
+    v_unread   bigint;
+    v_read     bigint;
+    v_new      jsonb;
+    v_users    uuid[];
+    v_kinds    text[];
+    v_payloads jsonb[];
+BEGIN
+    PERFORM FROM conversations WHERE id = p_conversation FOR NO KEY UPDATE;
+    IF EXISTS (SELECT FROM applied_operations WHERE id = p_operation) THEN
+        RETURN;
+    END IF;
+    SELECT other.user_id INTO v_receiver
+    FROM conversation_participants AS me JOIN conversation_participants AS other
+        ON other.conversation_id = me.conversation_id AND other.user_id <> me.user_id
+    WHERE me.conversation_id = p_conversation AND me.user_id = p_sender;
+    IF NOT FOUND THEN
+        word := 'missing';
+        RETURN NEXT;
+        RETURN;
+    END IF;
+    PERFORM chat_lock_logs(ARRAY[p_sender, v_receiver]);
+
+    SELECT * INTO v_stored FROM messages WHERE id = p_message;
+    IF FOUND THEN
+        IF (v_stored.conversation_id, v_stored.sender_id, v_stored.content) <> (p_conversation, p_sender, p_content) THEN
+            word := 'message_id_reused';
+            RETURN NEXT;
+            RETURN;
+        END IF;
+        word := 'superseded';
+        is_repeat := true;
+        events := '[]';
+    ELSIF chat_is_blocked(p_sender, v_receiver) THEN
+        word := 'blocked';
+        IF NOT p_direct THEN
+            events := chat_append(ARRAY[p_sender], ARRAY['message.ack'], ARRAY[jsonb_build_object(
+                'status', 'rejected', 'clientMessageId', p_client_id, 'messageId', p_message,
+                'conversationId', p_conversation, 'seq', NULL, 'createdAt', chat_time(p_at),
+                'error', jsonb_build_object('code', 'blocked', 'message', 'One of you blocks the other.'))]);
+        END IF;
+        RETURN NEXT;
+        RETURN;
+    ELSE
+        word := 'applied';
+        is_repeat := false;
+        SELECT * INTO v_theirs FROM conversation_participants
+        WHERE conversation_id = p_conversation AND user_id = v_receiver;
+        UPDATE conversations SET last_seq = last_seq + 1 WHERE id = p_conversation RETURNING last_seq INTO v_stored.seq;
+        UPDATE conversation_participants SET sent = sent + 1, read_seq = v_stored.seq, read_count = v_theirs.sent
+        WHERE conversation_id = p_conversation AND user_id = p_sender
+        RETURNING sent INTO v_sent;
+        INSERT INTO messages (id, conversation_id, seq, sender_id, sender_seq, client_message_id, content, created_at)
+        VALUES (p_message, p_conversation, v_stored.seq, p_sender, v_sent, p_client_id, p_content, p_at)
+        RETURNING * INTO v_stored;
+
+        v_read := v_theirs.read_seq;
+        v_unread := v_sent - v_theirs.read_count;
+        IF v_theirs.read_ahead = p_message THEN
+            UPDATE conversation_participants SET read_seq = v_stored.seq, read_count = v_sent, read_ahead = NULL
+            WHERE conversation_id = p_conversation AND user_id = v_receiver;
+            v_read := v_stored.seq;
+            v_unread := 0;
+        ELSIF NOT v_theirs.muted
+            AND COALESCE((SELECT chat_messages FROM notification_preferences WHERE user_id = v_receiver), true)
+        THEN
+            INSERT INTO notification_jobs (message_id, user_id, run_at)
+            VALUES (p_message, v_receiver, now() + interval '1 second')
+            ON CONFLICT DO NOTHING;
+        END IF;
+
+        v_new := jsonb_build_object('durability', 'stored', 'message', jsonb_build_object(
+            'id', p_message, 'conversationId', p_conversation, 'seq', v_stored.seq, 'senderId', p_sender,
+            'clientMessageId', p_client_id, 'content', p_content, 'createdAt', chat_time(p_at), 'durability', 'stored'));
+        v_users := ARRAY[p_sender, p_sender, v_receiver, v_receiver];
+        v_kinds := ARRAY['message.new', 'conversation.updated', 'message.new', 'conversation.updated'];
+        v_payloads := ARRAY[
+            v_new, chat_counts(p_conversation, 0, v_stored.seq, v_stored.seq),
+            v_new, chat_counts(p_conversation, v_unread, v_stored.seq, v_read)
+        ];
+        IF v_theirs.read_ahead = p_message THEN
+            v_users := v_users || p_sender;
+            v_kinds := v_kinds || 'message.read'::text;
+            v_payloads := v_payloads
+                || jsonb_build_object('conversationId', p_conversation, 'userId', v_receiver, 'readSeq', v_read);
+        END IF;
+        events := chat_append(v_users, v_kinds, v_payloads);
+    END IF;
+
+    id := v_stored.id;
+    conversation_id := v_stored.conversation_id;
+    seq := v_stored.seq;
+    sender_id := v_stored.sender_id;
+    client_message_id := v_stored.client_message_id;
+    content := v_stored.content;
+    created_at := v_stored.created_at;
+    recipient := v_receiver;
+    INSERT INTO applied_operations (id, user_id, entity, entity_id, kind, accepted_at, attempts, superseded, fingerprint,
+        buffered, answer)
+    VALUES (p_operation, p_sender, 'message', p_message, 'create', p_stamp, p_attempts, is_repeat, p_fingerprint,
+        NOT p_direct, CASE WHEN p_fingerprint IS NOT NULL THEN COALESCE(p_answer, jsonb_build_object(
+            'kind', 'message', 'id', v_stored.id, 'conversation_id', v_stored.conversation_id, 'seq', v_stored.seq,
+            'sender_id', v_stored.sender_id, 'client_message_id', v_stored.client_message_id, 'content', v_stored.content,
+            'created_at', chat_time(v_stored.created_at), 'recipient', v_receiver)) END);
+    RETURN NEXT;
+END $$;
+
+CREATE FUNCTION chat_read(
+    p_operation uuid, p_conversation uuid, p_reader uuid, p_stamp bytea, p_at timestamptz, p_direct boolean,
+    p_attempts integer, p_fingerprint bytea, p_answer jsonb, p_message uuid, p_up_to bigint
+) RETURNS TABLE (
+    word text, events jsonb, conversation_id uuid, user_id uuid, read_seq bigint, unread bigint, last_seq bigint, marked bytea
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_last     bigint;
+    v_mine     conversation_participants%ROWTYPE;
+    v_theirs   conversation_participants%ROWTYPE;
+    v_up_to    bigint;
+    v_ahead    uuid;
+    v_users    uuid[];
+    v_kinds    text[];
+    v_payloads jsonb[];
+BEGIN
+    SELECT last_seq INTO v_last FROM conversations WHERE id = p_conversation FOR NO KEY UPDATE;
+    IF EXISTS (SELECT FROM applied_operations WHERE id = p_operation) THEN
+        RETURN;
+    END IF;
+    SELECT * INTO v_mine FROM conversation_participants WHERE conversation_id = p_conversation AND user_id = p_reader;
+    IF NOT FOUND THEN
+        word := 'missing';
+        RETURN NEXT;
+        RETURN;
+    END IF;
+    SELECT * INTO v_theirs FROM conversation_participants WHERE conversation_id = p_conversation AND user_id <> p_reader;
+
+    IF p_message IS NOT NULL THEN
+        SELECT seq INTO v_up_to FROM messages WHERE id = p_message AND conversation_id = p_conversation;
+        IF NOT FOUND THEN
+            IF p_direct THEN
+                word := 'missing';
+                RETURN NEXT;
+                RETURN;
+            END IF;
+            v_ahead := p_message;
+        END IF;
+    ELSIF p_direct THEN
+        v_up_to := v_last;
+    END IF;
+    IF NOT p_direct THEN
+        v_up_to := GREATEST(v_up_to, LEAST(p_up_to, v_last));
+    END IF;
+
+    word := 'superseded';
+    events := '[]';
+    IF v_ahead IS NOT NULL AND p_stamp > v_mine.marked THEN
+        UPDATE conversation_participants SET read_ahead = v_ahead, marked = p_stamp
+        WHERE conversation_id = p_conversation AND user_id = p_reader
+        RETURNING * INTO v_mine;
+        word := 'applied';
+    END IF;
+    IF v_up_to > v_mine.read_seq THEN
+        UPDATE conversation_participants SET
+            read_seq = v_up_to,
+            read_count = COALESCE((
+                SELECT sender_seq FROM messages
+                WHERE conversation_id = p_conversation AND sender_id = v_theirs.user_id AND seq <= v_up_to
+                ORDER BY seq DESC LIMIT 1
+            ), 0),
+            marked = GREATEST(marked, p_stamp)
+        WHERE conversation_id = p_conversation AND user_id = p_reader
+        RETURNING * INTO v_mine;
+        word := 'applied';
+        v_users := ARRAY[p_reader];
+        v_kinds := ARRAY['conversation.updated'];
+        v_payloads := ARRAY[chat_counts(p_conversation, v_theirs.sent - v_mine.read_count, v_last, v_mine.read_seq)];
+        PERFORM chat_lock_logs(ARRAY[p_reader, v_theirs.user_id]);
+        IF NOT chat_is_blocked(p_reader, v_theirs.user_id) THEN
+            v_users := v_users || v_theirs.user_id;
+            v_kinds := v_kinds || 'message.read'::text;
+            v_payloads := v_payloads
+                || jsonb_build_object('conversationId', p_conversation, 'userId', p_reader, 'readSeq', v_mine.read_seq);
+        END IF;
+        events := chat_append(v_users, v_kinds, v_payloads);
+    END IF;
+
+    conversation_id := p_conversation;
+    user_id := p_reader;
+    read_seq := v_mine.read_seq;
+    unread := v_theirs.sent - v_mine.read_count;
+    last_seq := v_last;
+    marked := v_mine.marked;
+    INSERT INTO applied_operations (id, user_id, entity, entity_id, kind, accepted_at, attempts, superseded, fingerprint,
+        buffered, answer)
+    VALUES (p_operation, p_reader, 'read_marker', p_conversation, 'update', p_stamp, p_attempts, word = 'superseded',
+        p_fingerprint, NOT p_direct, CASE WHEN p_fingerprint IS NOT NULL THEN COALESCE(p_answer, jsonb_build_object(
+            'kind', 'read_marker', 'conversation_id', p_conversation, 'user_id', p_reader, 'read_seq', v_mine.read_seq,
+            'unread', v_theirs.sent - v_mine.read_count, 'last_seq', v_last, 'marked', encode(v_mine.marked, 'hex'))) END);
+    RETURN NEXT;
+END $$;
+
+CREATE FUNCTION chat_block(
+    p_operation uuid, p_block uuid, p_blocker uuid, p_stamp bytea, p_at timestamptz, p_direct boolean, p_attempts integer,
+    p_fingerprint bytea, p_answer jsonb, p_blocked uuid, p_is_blocked boolean
+) RETURNS TABLE (word text, events jsonb, blocker uuid, blocked uuid, is_blocked boolean, stamp bytea) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_block        blocks%ROWTYPE;
+    v_changes      boolean;
+    v_is_reverse   boolean;
+    v_conversation uuid;
+BEGIN
+    PERFORM chat_lock_logs(ARRAY[p_blocker, p_blocked]);
+    IF EXISTS (SELECT FROM applied_operations WHERE id = p_operation) THEN
+        RETURN;
+    END IF;
+    SELECT * INTO v_block FROM blocks WHERE blocker = p_blocker AND blocked = p_blocked;
+    word := CASE WHEN v_block.stamp IS NULL OR v_block.stamp < p_stamp THEN 'applied'
+        WHEN p_direct THEN 'late' ELSE 'superseded' END;
+    events := '[]';
+    IF word = 'applied' THEN
+        v_changes := COALESCE(v_block.is_blocked, false) <> p_is_blocked;
+        INSERT INTO blocks AS block (blocker, blocked, is_blocked, stamp, created_at)
+        VALUES (p_blocker, p_blocked, p_is_blocked, p_stamp, p_at)
+        ON CONFLICT (blocker, blocked) DO UPDATE SET is_blocked = p_is_blocked, stamp = p_stamp,
+            created_at = CASE WHEN v_changes THEN p_at ELSE block.created_at END
+        RETURNING * INTO v_block;
+        IF v_changes THEN
+            v_is_reverse := EXISTS (
+                SELECT FROM blocks WHERE blocker = p_blocked AND blocked = p_blocker AND is_blocked
+            );
+            SELECT id INTO v_conversation FROM conversations
+            WHERE direct_key = LEAST(p_blocker, p_blocked)::text || ':' || GREATEST(p_blocker, p_blocked)::text;
+            events := chat_append(ARRAY[p_blocker, p_blocked], ARRAY['block.updated', 'block.updated'], ARRAY[
+                jsonb_build_object('userId', p_blocked, 'conversationId', v_conversation,
+                    'username', (SELECT username FROM users WHERE id = p_blocked),
+                    'blockedByMe', p_is_blocked, 'blockedByThem', v_is_reverse),
+                jsonb_build_object('userId', p_blocker, 'conversationId', v_conversation,
+                    'username', (SELECT username FROM users WHERE id = p_blocker),
+                    'blockedByMe', v_is_reverse, 'blockedByThem', p_is_blocked)]);
+        END IF;
+    END IF;
+
+    blocker := p_blocker;
+    blocked := p_blocked;
+    is_blocked := v_block.is_blocked;
+    stamp := v_block.stamp;
+    IF word <> 'late' THEN
+        INSERT INTO applied_operations (id, user_id, entity, entity_id, kind, accepted_at, attempts, superseded, fingerprint,
+            buffered, answer)
+        VALUES (p_operation, p_blocker, 'block', p_block, 'update', p_stamp, p_attempts, word = 'superseded', p_fingerprint,
+            NOT p_direct, CASE WHEN p_fingerprint IS NOT NULL THEN COALESCE(p_answer, jsonb_build_object(
+                'kind', 'block', 'blocker', p_blocker, 'blocked', p_blocked, 'is_blocked', jsonb_build_object(
+                    'value', v_block.is_blocked, 'stamp', encode(v_block.stamp, 'hex')))) END);
+    END IF;
+    RETURN NEXT;
+END $$;

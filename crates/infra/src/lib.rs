@@ -4,6 +4,7 @@
 
 pub mod auth;
 pub mod cache;
+pub mod chat;
 pub mod monitor;
 pub mod postgres;
 pub mod processor;

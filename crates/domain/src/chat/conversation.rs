@@ -1,6 +1,7 @@
 //! Conversations as one of the two sees them.
 
 use super::block::BlockStatus;
+use super::event::UserEvent;
 use super::message::Message;
 use super::read::ReadMarker;
 use crate::auth::Username;
@@ -111,4 +112,6 @@ pub struct Opened {
     pub conversation: Conversation,
     /// It was not there before.
     pub is_new: bool,
+    /// What making it appended to the logs of the two; empty when it was there.
+    pub events: Vec<UserEvent>,
 }

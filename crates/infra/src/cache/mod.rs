@@ -4,6 +4,7 @@ mod known_tasks;
 mod profiles;
 mod tasks;
 
+use crate::chat::ChatEntities;
 use gravity_domain::chat::UserEvent;
 use gravity_domain::stream::StreamCache;
 use gravity_domain::sync::ports::{AppliedListener, EntityCache};
@@ -18,6 +19,7 @@ pub struct KnownEntities {
     tasks: Arc<CachedTasks>,
     profiles: Arc<KnownProfiles>,
     stream: Arc<dyn StreamCache>,
+    chat: Option<ChatEntities>,
 }
 
 impl KnownEntities {
@@ -27,6 +29,16 @@ impl KnownEntities {
             tasks,
             profiles,
             stream,
+            chat: None,
+        }
+    }
+
+    /// Tells these of chat, too.
+    #[must_use]
+    pub fn with_chat(self, chat: ChatEntities) -> Self {
+        Self {
+            chat: Some(chat),
+            ..self
         }
     }
 }
@@ -40,7 +52,11 @@ impl AppliedListener for KnownEntities {
                 Some(version) => self.stream.raised(&[(receipt.user_id, version)]),
                 None => self.stream.doubted(receipt.user_id),
             },
-            EntityState::Message(_) | EntityState::ReadMarker(_) | EntityState::Block(_) => {}
+            EntityState::Message(_) | EntityState::ReadMarker(_) | EntityState::Block(_) => {
+                if let Some(chat) = &self.chat {
+                    chat.applied(&state);
+                }
+            }
         }
     }
 
@@ -49,9 +65,17 @@ impl AppliedListener for KnownEntities {
             EntityKind::Profile => self.profiles.forget(operation.user_id),
             EntityKind::Task => self.tasks.forget(operation.user_id),
             EntityKind::StreamAction => self.stream.doubted(operation.user_id),
-            EntityKind::Message | EntityKind::ReadMarker | EntityKind::Block => {}
+            EntityKind::Message | EntityKind::ReadMarker | EntityKind::Block => {
+                if let Some(chat) = &self.chat {
+                    chat.already_applied(operation);
+                }
+            }
         }
     }
 
-    fn set_aside(&self, _: &Operation, _: &str, _: &[UserEvent]) {}
+    fn set_aside(&self, operation: &Operation, reason: &str, events: &[UserEvent]) {
+        if let Some(chat) = &self.chat {
+            chat.set_aside(operation, reason, events);
+        }
+    }
 }

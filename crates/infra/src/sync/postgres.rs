@@ -1,8 +1,9 @@
 //! Applies operations to Postgres: one at a time as they are accepted, or in batches from the write buffer.
 
 use super::statement::{Answer, Call, OPERATION_FIND, read_record};
+use crate::chat::statement::{CHAT_LOCK, Locks};
 use crate::postgres::{Pool, QueryError, Session};
-use crate::{profile, stream, task};
+use crate::{chat, profile, stream, task};
 use async_trait::async_trait;
 use futures_util::future::{MaybeDone, maybe_done};
 use gravity_domain::error::StoreError;
@@ -14,15 +15,16 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 use tokio::time::Instant;
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, ToSql};
 use tokio_postgres::{Error as DriverError, Row, Statement};
 
 const OPERATION_KEEP_ANSWER: &str =
     "UPDATE applied_operations SET buffered = true, answer = $2 WHERE id = $1";
 
 const RECORDED_TWICE: &str = "applied_operations_pkey";
-/// Only tasks are created by operations.
 const CREATED_TWICE: &str = "tasks_pkey";
+/// A message that another session is storing. Another try finds it stored, and compares.
+const SENT_TWICE: [&str; 2] = ["messages_pkey", "messages_client_id"];
 
 /// Operations in Postgres.
 #[derive(Debug, Clone)]
@@ -30,14 +32,20 @@ pub struct PostgresOperations {
     pool: Pool,
 }
 
+fn is_sent_twice(error: &QueryError) -> bool {
+    SENT_TWICE
+        .iter()
+        .any(|constraint| error.is_duplicate_of(constraint))
+}
+
 fn call(operation: &Operation, direct: bool) -> Call<'_> {
     match &operation.change {
         Change::Profile(patch) => profile::postgres::call(operation, patch, direct),
         Change::Task { change, .. } => task::postgres::call(operation, change, direct),
         Change::StreamAction(action) => stream::action::call(operation, action, direct),
-        Change::Message { .. } | Change::ReadMark(_) | Change::Block(_) => {
-            unreachable!("chat is being built")
-        }
+        Change::Message { message, .. } => chat::statement::send(operation, message, direct),
+        Change::ReadMark(mark) => chat::statement::mark(operation, mark, direct),
+        Change::Block(change) => chat::statement::block(operation, change, direct),
     }
 }
 
@@ -132,6 +140,9 @@ impl OperationStore for PostgresOperations {
             Err(error) if error.is_duplicate_of(CREATED_TWICE) => {
                 return self.look_again(operation, deadline, Err(key_reused())).await;
             }
+            Err(error) if is_sent_twice(&error) => {
+                return self.look_again(operation, deadline, Err(raced())).await;
+            }
             Err(error) => return Err(error.into()),
         };
         match call.read(row.as_ref())? {
@@ -182,7 +193,8 @@ async fn run_batch(session: &Session, operations: &[Operation]) -> Result<Vec<Ve
         .map(|operation| call(operation, false))
         .collect();
     let statements = prepare(session, &calls).await.map_err(transient)?;
-    let sent = session.within(async { Ok(send_all(session, &calls, &statements).await) });
+    let locks = prepare_locks(session, operations).await.map_err(transient)?;
+    let sent = session.within(async { Ok(send_all(session, locks.as_ref(), &calls, &statements).await) });
     let (begun, rows) = sent.await.map_err(transient)?;
     begun.map_err(|error| transient(error.into()))?;
     let mut answers = Vec::with_capacity(calls.len());
@@ -192,7 +204,11 @@ async fn run_batch(session: &Session, operations: &[Operation]) -> Result<Vec<Ve
             .and_then(|row| call.read(row.as_ref()))
         {
             Ok(answer) => answers.push(answer),
-            Err(error) if error.is_duplicate_of(RECORDED_TWICE) || error.is_duplicate_of(CREATED_TWICE) => {
+            Err(error)
+                if error.is_duplicate_of(RECORDED_TWICE)
+                    || error.is_duplicate_of(CREATED_TWICE)
+                    || is_sent_twice(&error) =>
+            {
                 return Err(BatchError::Transient(raced()));
             }
             Err(error) => return Err(error.in_batch(index)),
@@ -280,22 +296,45 @@ async fn prepare(
     Ok(statements)
 }
 
+/// What the batch locks first, so that sessions never wait for each other in a circle.
+async fn prepare_locks(
+    session: &Session,
+    operations: &[Operation],
+) -> Result<Option<(Locks, Statement)>, QueryError> {
+    let Some(locks) = Locks::of(operations) else {
+        return Ok(None);
+    };
+    let prepared = session.within(session.client().prepare_cached(CHAT_LOCK)).await?;
+    Ok(Some((locks, prepared)))
+}
+
 type Answers = (Result<(), DriverError>, Vec<Result<Option<Row>, DriverError>>);
 
-/// BEGIN and every statement, sent without waiting for answers in between.
+/// BEGIN, the locks and every statement, sent without waiting for answers in between.
 async fn send_all(
     session: &Session,
+    locks: Option<&(Locks, Statement)>,
     calls: &[Call<'_>],
     statements: &HashMap<&'static str, Statement>,
 ) -> Answers {
     let begin = start(session.client().batch_execute("BEGIN")).await;
+    let lock = start(async move {
+        match locks {
+            Some((locks, statement)) => {
+                let parameters: [&(dyn ToSql + Sync); 2] = [&locks.conversations, &locks.users];
+                session.client().execute(statement, &parameters).await.map(drop)
+            }
+            None => Ok(()),
+        }
+    })
+    .await;
     let mut started = Vec::with_capacity(calls.len());
     for call in calls {
         let statement = &statements[call.name];
         let answer = async move { session.client().query_opt(statement, &call.parameters()).await };
         started.push(start(answer).await);
     }
-    let begun = join(begin).await;
+    let begun = join(begin).await.and(join(lock).await);
     let mut rows = Vec::with_capacity(calls.len());
     for answer in started {
         rows.push(join(answer).await);

@@ -10,6 +10,7 @@ const BATCH: u64 = 2_000;
 const TOMBSTONES_LOCK: i64 = 0x6772_6176_6974_7910;
 const APPLIED_LOCK: i64 = 0x6772_6176_6974_7911;
 const ITEMS_LOCK: i64 = 0x6772_6176_6974_7912;
+const EVENTS_LOCK: i64 = 0x6772_6176_6974_7913;
 
 const TASK_PURGE: &str = "DELETE FROM tasks WHERE id IN (
     SELECT id FROM tasks WHERE deleted_at < now() - make_interval(secs => $1) ORDER BY deleted_at LIMIT $2 FOR UPDATE SKIP LOCKED
@@ -33,6 +34,24 @@ const ITEM_PURGE: &str = "WITH old AS MATERIALIZED (
 const OPERATION_PURGE: &str = "DELETE FROM applied_operations WHERE id IN (
     SELECT id FROM applied_operations WHERE applied_at < now() - make_interval(secs => $1) ORDER BY applied_at LIMIT $2 FOR UPDATE SKIP LOCKED
 )";
+/// The beginning of each log, in order: offsets below `first_offset` are gone. Logs that are being written wait for the next time.
+const EVENT_PURGE: &str = "WITH old AS MATERIALIZED (
+    SELECT user_id, \"offset\" FROM user_events WHERE created_at < now() - make_interval(secs => $1)
+    ORDER BY created_at LIMIT $2
+), locked AS MATERIALIZED (
+    SELECT user_id FROM user_event_heads WHERE user_id IN (SELECT user_id FROM old)
+    ORDER BY user_id FOR NO KEY UPDATE SKIP LOCKED
+), purged AS (
+    DELETE FROM user_events AS event USING (
+        SELECT old.user_id, max(old.\"offset\") AS up_to FROM old JOIN locked ON locked.user_id = old.user_id GROUP BY old.user_id
+    ) AS part
+    WHERE event.user_id = part.user_id AND event.\"offset\" <= part.up_to
+    RETURNING event.user_id, event.\"offset\"
+), told AS (
+    UPDATE user_event_heads AS head SET first_offset = GREATEST(head.first_offset, newest.\"offset\" + 1)
+    FROM (SELECT user_id, max(\"offset\") AS \"offset\" FROM purged GROUP BY user_id) AS newest
+    WHERE head.user_id = newest.user_id
+) SELECT FROM purged";
 const TRY_LOCK: &str = "SELECT pg_try_advisory_xact_lock($1)";
 
 /// Purges rows that are past their retention time.
@@ -68,6 +87,15 @@ impl RowsPurge {
     /// The store's; what was forgotten before stays forgotten.
     pub async fn purge_applied(&self, retention: Duration) -> Result<u64, StoreError> {
         self.purge("operation_purge", OPERATION_PURGE, APPLIED_LOCK, retention)
+            .await
+    }
+
+    /// Removes what was appended to users' logs longer ago than `retention`, by the clock of Postgres. Returns how many entries.
+    ///
+    /// # Errors
+    /// The store's; what was removed before stays removed.
+    pub async fn purge_events(&self, retention: Duration) -> Result<u64, StoreError> {
+        self.purge("event_purge", EVENT_PURGE, EVENTS_LOCK, retention)
             .await
     }
 

@@ -22,10 +22,12 @@
 
 use crate::postgres::QueryError;
 use crate::postgres::values::{At, Stamp};
+use gravity_domain::chat::UserEvent;
 use gravity_domain::clock::Hlc;
 use gravity_domain::id::{OperationId, UserId};
 use gravity_domain::sync::{
-    Applied, AppliedRecord, Entity, EntityKind, EntityState, Fingerprint, Operation, OperationKind, Verdict,
+    Applied, AppliedRecord, Entity, EntityKind, EntityState, Fingerprint, Operation, OperationKind, Refusal,
+    Refused, Verdict,
 };
 use serde_json::Value;
 use std::borrow::Cow;
@@ -212,6 +214,10 @@ impl<'a> Call<'a> {
         let word: &str = row.try_get(0)?;
         let verdict = match word {
             "missing" => Verdict::Missing,
+            "blocked" | "message_id_reused" => Verdict::Refused(Refused {
+                refusal: Refusal::parse(word).ok_or(QueryError::Row("word"))?,
+                events: read_events(row, 1)?,
+            }),
             "precondition_failed" => Verdict::PreconditionFailed {
                 current: version(&(self.read)(row, 1)?),
             },
@@ -278,6 +284,12 @@ pub(crate) fn read_record(row: &Row, at: usize) -> Result<AppliedRecord, QueryEr
         buffered: row.try_get(at + 10)?,
         answer: row.try_get::<_, Option<Value>>(at + 11)?,
     })
+}
+
+/// What was appended to the logs of users.
+pub(crate) fn read_events(row: &Row, at: usize) -> Result<Vec<UserEvent>, QueryError> {
+    let events: Option<Json<Vec<UserEvent>>> = row.try_get(at)?;
+    Ok(events.map(|events| events.0).unwrap_or_default())
 }
 
 pub(crate) fn read_stamp(row: &Row, at: usize) -> Result<Hlc, QueryError> {

@@ -1,0 +1,161 @@
+//! Chat's entities as the write path knows them, before Postgres and in memory.
+//!
+//! What a commit has appended to the logs of users goes to the cache, which then knows what is out of date, and to the sockets,
+//! here and on the other nodes. Nothing else is remembered here: a message is made once, a block needs no earlier value, and a
+//! read marker is part of its conversation.
+
+use super::postgres::PostgresChat;
+use async_trait::async_trait;
+use gravity_domain::chat::{BlockState, ChatCache, Live, Message, ReadMarker, Signal, UserEvent};
+use gravity_domain::error::StoreError;
+use gravity_domain::id::{ConversationId, UserId};
+use gravity_domain::sync::ports::{EntityCache, EntityStore};
+use gravity_domain::sync::{Change, EntityState, Found, Operation};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Tells the cache and the sockets of what was committed.
+#[derive(Clone)]
+pub struct ChatEntities {
+    cache: Arc<dyn ChatCache>,
+    live: Arc<dyn Live>,
+}
+
+impl ChatEntities {
+    /// Over these.
+    pub fn new(cache: Arc<dyn ChatCache>, live: Arc<dyn Live>) -> Self {
+        Self { cache, live }
+    }
+
+    /// The row that an operation of `owner` left, and what its commit appended. A row that came without entries was left by
+    /// another commit, which may have gone unheard here.
+    fn committed(&self, owner: UserId, events: &[UserEvent]) {
+        if events.is_empty() {
+            self.cache.doubted(owner);
+        } else {
+            self.tell(events);
+        }
+    }
+
+    /// The cache first: who is told of a change must find it.
+    fn tell(&self, events: &[UserEvent]) {
+        self.cache.raised(events);
+        self.live.committed(events);
+    }
+
+    /// As [`AppliedListener::applied`](gravity_domain::sync::ports::AppliedListener::applied).
+    pub(crate) fn applied(&self, state: &EntityState) {
+        let events = match state {
+            EntityState::Message(message) => &message.events,
+            EntityState::ReadMarker(marker) => &marker.events,
+            EntityState::Block(block) => &block.events,
+            EntityState::Profile(_) | EntityState::Task(_) | EntityState::StreamAction(_) => return,
+        };
+        self.committed(state.owner(), events);
+    }
+
+    /// As [`AppliedListener::already_applied`](gravity_domain::sync::ports::AppliedListener::already_applied).
+    pub(crate) fn already_applied(&self, operation: &Operation) {
+        self.cache.doubted(operation.user_id);
+        match &operation.change {
+            Change::Message { message, .. } => {
+                if let Some(recipient) = message.recipient {
+                    self.cache.doubted(recipient);
+                }
+            }
+            Change::Block(change) => self.cache.doubted(change.blocked),
+            _ => {}
+        }
+    }
+
+    /// As [`AppliedListener::set_aside`](gravity_domain::sync::ports::AppliedListener::set_aside).
+    pub(crate) fn set_aside(&self, operation: &Operation, reason: &str, events: &[UserEvent]) {
+        if !events.is_empty() {
+            self.tell(events);
+            return;
+        }
+        if let Change::Message { id, message } = &operation.change {
+            let code = reason.split(':').next().unwrap_or(reason);
+            let rejected = Signal::Rejected {
+                client_message_id: message.client_message_id,
+                message_id: *id,
+                code: code.to_owned(),
+            };
+            self.live.signal(operation.user_id, rejected);
+        }
+    }
+}
+
+impl EntityCache<Message> for ChatEntities {
+    fn find(&self, _: UserId, _: Uuid) -> Found<Message> {
+        Found::Unknown
+    }
+
+    fn learn(&self, message: Message) {
+        self.committed(message.sender_id, &message.events);
+    }
+
+    fn mark(&self, _: UserId) -> u64 {
+        0
+    }
+
+    fn learn_read(&self, _: Message, _: u64) {}
+}
+
+impl EntityCache<ReadMarker> for ChatEntities {
+    fn find(&self, user: UserId, id: Uuid) -> Found<ReadMarker> {
+        match self.cache.known_conversation(user, ConversationId(id)) {
+            Some(Some(conversation)) => Found::Known(conversation.marker()),
+            Some(None) => Found::Absent,
+            None => Found::Unknown,
+        }
+    }
+
+    fn learn(&self, marker: ReadMarker) {
+        self.committed(marker.user_id, &marker.events);
+    }
+
+    fn mark(&self, _: UserId) -> u64 {
+        0
+    }
+
+    fn learn_read(&self, _: ReadMarker, _: u64) {}
+}
+
+impl EntityCache<BlockState> for ChatEntities {
+    /// Whatever there is, the last writer wins.
+    fn find(&self, _: UserId, _: Uuid) -> Found<BlockState> {
+        Found::Absent
+    }
+
+    fn learn(&self, state: BlockState) {
+        self.committed(state.blocker, &state.events);
+    }
+
+    fn mark(&self, _: UserId) -> u64 {
+        0
+    }
+
+    fn learn_read(&self, _: BlockState, _: u64) {}
+}
+
+#[async_trait]
+impl EntityStore<Message> for PostgresChat {
+    async fn find(&self, user: UserId, id: Uuid) -> Result<Option<Message>, StoreError> {
+        self.sent_by(user, id).await
+    }
+}
+
+#[async_trait]
+impl EntityStore<ReadMarker> for PostgresChat {
+    async fn find(&self, user: UserId, id: Uuid) -> Result<Option<ReadMarker>, StoreError> {
+        self.marker(user, id).await
+    }
+}
+
+#[async_trait]
+impl EntityStore<BlockState> for PostgresChat {
+    async fn find(&self, user: UserId, id: Uuid) -> Result<Option<BlockState>, StoreError> {
+        self.block(user, id).await
+    }
+}
