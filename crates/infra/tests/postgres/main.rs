@@ -1,5 +1,11 @@
 //! The Postgres adapters against a real Postgres: one binary, so that one server serves all tests.
 
+mod chat;
+mod chat_counts;
+mod chat_lists;
+mod chat_log;
+mod chat_order;
+mod chat_world;
 mod concurrency;
 mod faults;
 mod finders;
