@@ -169,6 +169,12 @@ pub trait LocalDelivery: Send + Sync {
     /// Hints may have been missed: every user's log is looked at anew, and clients are told to `resync` what is in no log.
     fn resync(&self, reason: &'static str);
 
+    /// Hints for these users, newly watched, are heard only from now on: what their logs got between the opening of their sockets
+    /// and now was told to nobody here, so their logs are looked at once.
+    fn heard_from_now(&self, users: &[UserId]) {
+        let _ = users;
+    }
+
     /// How many sockets there are.
     fn sockets(&self) -> usize;
 }

@@ -5,16 +5,19 @@
 //!   and made on first use: the server starts without it. It asks the breaker first and tells it of every outage.
 //! - [`probe`] pings over a connection of its own.
 //! - [`track`] hears of changes over a connection of its own.
+//! - [`subscribe`] hears of messages on channels over a connection of its own.
 //!
 //! Everything kept in Redis is under the prefix [`PREFIX`].
 
 mod connection;
 mod error;
 pub mod probe;
+mod pubsub;
 mod settings;
 mod tracking;
 
 pub use connection::Redis;
+pub use pubsub::{ChannelListener, Channels, subscribe};
 pub use settings::{RedisSettings, RedisSettingsError};
 pub use tracking::{KeyListener, track};
 
