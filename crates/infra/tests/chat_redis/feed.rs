@@ -1,58 +1,16 @@
-//! What chat does in Redis: hints between nodes, presence and tickets, with real servers that go away.
+//! Hints between nodes.
 
-use gravity_domain::auth::{Principal, Role, Secret};
-use gravity_domain::chat::{
-    ConnectionId, EventKind, Hint, Live as _, LocalDelivery, PresenceBoard as _, PresenceStatus, Relay as _,
-    Signal, Ticket, TicketHolder, Tickets as _, UserEvent,
-};
-use gravity_domain::clock::{SystemClock, Timestamp, WallClock as _};
-use gravity_domain::error::StoreError;
-use gravity_domain::id::{SessionId, UserId};
-use gravity_domain::sync::ports::Breaker;
-use gravity_infra::chat::{
-    Feed, FeedSettings, MemoryTickets, NoPresence, PresenceSettings, RedisPresence, RedisTickets,
-};
-use gravity_infra::redis::{Redis, RedisSettings};
-use gravity_test_support::services;
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::{PATIENCE, Switch, connect, redis, server, user};
+use gravity_domain::chat::{EventKind, Hint, Live as _, LocalDelivery, Relay as _, Signal, UserEvent};
+use gravity_domain::id::UserId;
+use gravity_infra::chat::{Feed, FeedSettings};
+use gravity_infra::redis::Redis;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
-
-const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Switch(AtomicBool);
-
-impl Switch {
-    fn closed() -> Arc<Self> {
-        Arc::new(Self(AtomicBool::new(true)))
-    }
-
-    fn allow(&self, reads: bool) {
-        self.0.store(reads, Ordering::SeqCst);
-    }
-}
-
-impl Breaker for Switch {
-    fn allows_writes(&self) -> bool {
-        self.allows_reads()
-    }
-    fn allows_reads(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
-    fn failed(&self, _: &StoreError) {}
-}
-
-fn connect(url: &str, breaker: Arc<Switch>) -> Redis {
-    Redis::new(RedisSettings::new(Secret::new(url)), Handle::current(), breaker).unwrap()
-}
-
-fn redis(url: &str) -> Redis {
-    connect(url, Switch::closed())
-}
 
 /// A hub that only remembers.
 #[derive(Default)]
@@ -143,10 +101,6 @@ impl Node {
     }
 }
 
-fn user() -> UserId {
-    UserId(Uuid::new_v4())
-}
-
 fn signal(version: u64) -> Signal {
     Signal::StreamChanged { version }
 }
@@ -162,10 +116,6 @@ fn event(user_id: UserId, offset: u64) -> UserEvent {
         kind: EventKind::MessageNew,
         payload: r#"{"message":{"content":"🦊 \"quoted\""}}"#.into(),
     }
-}
-
-fn server() -> services::Redis {
-    services::Redis::start_private().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -344,199 +294,4 @@ async fn without_redis_hints_reach_this_node_only_and_nothing_is_said_to_be_hear
     assert!(alone.hub.got(user, 1));
     assert!(!alone.feed.is_up());
     alone.feed.unwatch(user);
-}
-
-fn connection() -> ConnectionId {
-    ConnectionId(Uuid::new_v4())
-}
-
-fn board(lease: Duration) -> RedisPresence {
-    let settings = PresenceSettings {
-        lease,
-        grace: Duration::from_millis(1_000),
-        ..PresenceSettings::default()
-    };
-    RedisPresence::new(redis(services::shared::redis()), settings)
-}
-
-const LONG: Duration = Duration::from_secs(75);
-
-async fn status(board: &RedisPresence, user: UserId) -> (PresenceStatus, Option<Timestamp>) {
-    let found = board.look_up(&[user]).await.unwrap();
-    assert_eq!(found.len(), 1);
-    assert_eq!(found[0].user_id, user);
-    (found[0].status, found[0].last_seen)
-}
-
-#[tokio::test]
-async fn somebody_is_there_from_the_first_arrival_to_the_last_leaving() {
-    let board = board(LONG);
-    let (user, one, two) = (user(), connection(), connection());
-    assert_eq!(status(&board, user).await, (PresenceStatus::Offline, None));
-    assert!(board.arrived(user, one).await.unwrap());
-    assert!(!board.arrived(user, two).await.unwrap());
-    assert!(!board.arrived(user, two).await.unwrap());
-    assert_eq!(status(&board, user).await, (PresenceStatus::Online, None));
-    assert!(!board.left(user, one).await.unwrap());
-    assert_eq!(status(&board, user).await.0, PresenceStatus::Online);
-    assert!(board.left(user, two).await.unwrap());
-    let (status, seen) = status(&board, user).await;
-    assert_eq!(status, PresenceStatus::Offline);
-    let ago = SystemClock.now().millis_since(seen.unwrap());
-    assert!(ago < 10_000, "{ago} ms ago");
-    assert!(board.arrived(user, one).await.unwrap());
-}
-
-#[tokio::test]
-async fn leases_that_nobody_renews_end_and_tell_when_they_were_renewed_last() {
-    let board = board(Duration::from_millis(400));
-    let (renewed, dead) = (user(), user());
-    let (one, two) = (connection(), connection());
-    board.arrived(renewed, one).await.unwrap();
-    board.arrived(dead, two).await.unwrap();
-    let end = Instant::now() + PATIENCE;
-    loop {
-        board.renew(&[(renewed, one)]).await.unwrap();
-        assert_eq!(status(&board, renewed).await.0, PresenceStatus::Online);
-        let (status, seen) = status(&board, dead).await;
-        if status == PresenceStatus::Offline {
-            assert!(seen.is_some());
-            break;
-        }
-        assert!(Instant::now() < end);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(
-        board.arrived(dead, two).await.unwrap(),
-        "the first anywhere, again"
-    );
-}
-
-#[tokio::test]
-async fn a_lease_that_was_lost_comes_back_with_its_renewal() {
-    let board = board(LONG);
-    let (user, one, two) = (user(), connection(), connection());
-    board.renew(&[(user, one), (user, two)]).await.unwrap();
-    assert_eq!(status(&board, user).await.0, PresenceStatus::Online);
-    assert!(!board.left(user, one).await.unwrap());
-    assert!(board.left(user, two).await.unwrap());
-}
-
-#[tokio::test]
-async fn many_are_looked_up_in_their_order() {
-    let board = board(LONG);
-    let users: Vec<UserId> = (0..450).map(|_| user()).collect();
-    let there: Vec<(UserId, ConnectionId)> = users
-        .iter()
-        .step_by(3)
-        .map(|user| (*user, connection()))
-        .collect();
-    board.renew(&there).await.unwrap();
-    let found = board.look_up(&users).await.unwrap();
-    assert_eq!(found.len(), users.len());
-    for (place, (user, presence)) in users.iter().zip(&found).enumerate() {
-        assert_eq!(presence.user_id, *user);
-        let is_there = presence.status == PresenceStatus::Online;
-        assert_eq!(is_there, place % 3 == 0, "{place}");
-    }
-    assert!(board.look_up(&[]).await.unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn of_many_who_leave_at_once_exactly_one_is_the_last() {
-    let board = Arc::new(board(LONG));
-    let user = user();
-    let connections: Vec<ConnectionId> = (0..16).map(|_| connection()).collect();
-    let arrivals = connections
-        .iter()
-        .map(|connection| board.arrived(user, *connection));
-    let first: Vec<bool> = futures_util::future::try_join_all(arrivals).await.unwrap();
-    assert_eq!(first.iter().filter(|first| **first).count(), 1);
-    let leavings = connections.iter().map(|connection| board.left(user, *connection));
-    let last: Vec<bool> = futures_util::future::try_join_all(leavings).await.unwrap();
-    assert_eq!(last.iter().filter(|last| **last).count(), 1);
-}
-
-#[tokio::test]
-async fn nobodys_presence_is_told_without_redis() {
-    let server = server();
-    let board = RedisPresence::new(redis(&server.url()), PresenceSettings::default());
-    let (user, one) = (user(), connection());
-    board.arrived(user, one).await.unwrap();
-    server.kill();
-    assert!(board.look_up(&[user]).await.is_err());
-    assert!(board.left(user, one).await.is_err());
-    assert!(NoPresence.look_up(&[user]).await.is_err());
-    assert!(NoPresence.arrived(user, one).await.is_err());
-    assert!(NoPresence.left(user, one).await.is_err());
-    assert!(NoPresence.renew(&[(user, one)]).await.is_err());
-}
-
-fn holder() -> TicketHolder {
-    TicketHolder {
-        principal: Principal {
-            user_id: user(),
-            role: Role::Admin,
-            session_id: Some(SessionId(Uuid::new_v4())),
-        },
-        expires_at: Timestamp::from_millis(1_763_734_767_123),
-    }
-}
-
-fn tickets(url: &str) -> RedisTickets {
-    RedisTickets::new(redis(url), MemoryTickets::default())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn of_many_who_spend_a_ticket_at_once_at_two_nodes_one_finds_the_holder() {
-    let url = services::shared::redis();
-    let nodes = [tickets(url), tickets(url)];
-    let holder = holder();
-    let ticket = nodes[0].issue(holder).await.unwrap();
-    let tries = (0..16).map(|n| nodes[n % 2].redeem(&ticket));
-    let found = futures_util::future::try_join_all(tries).await.unwrap();
-    let found: Vec<TicketHolder> = found.into_iter().flatten().collect();
-    assert_eq!(found, [holder]);
-    let unknown = Ticket::new("x".to_owned());
-    assert_eq!(nodes[0].redeem(&unknown).await.unwrap(), None);
-}
-
-#[tokio::test]
-async fn redis_keeps_no_ticket_and_not_for_long() {
-    let server = server();
-    let tickets = tickets(&server.url());
-    let ticket = tickets.issue(holder()).await.unwrap();
-    let client = redis(&server.url());
-    let keys: Vec<String> = client.command("keys", redis::cmd("KEYS").arg("*")).await.unwrap();
-    assert_eq!(keys.len(), 1, "{keys:?}");
-    assert!(!keys[0].contains(ticket.expose()));
-    let kept: String = client
-        .command("get", redis::cmd("GET").arg(&keys[0]))
-        .await
-        .unwrap();
-    assert!(!kept.contains(ticket.expose()));
-    let ttl: i64 = client
-        .command("ttl", redis::cmd("PTTL").arg(&keys[0]))
-        .await
-        .unwrap();
-    assert!((1..=30_000).contains(&ttl), "{ttl}");
-    tickets.redeem(&ticket).await.unwrap();
-    let left: u8 = client.command("size", &redis::cmd("DBSIZE")).await.unwrap();
-    assert_eq!(left, 0);
-}
-
-#[tokio::test]
-async fn without_redis_a_ticket_is_good_once_at_its_own_node() {
-    let server = server();
-    let tickets = tickets(&server.url());
-    let before = tickets.issue(holder()).await.unwrap();
-    server.kill();
-    let mine = holder();
-    let ticket = tickets.issue(mine).await.unwrap();
-    assert_eq!(tickets.redeem(&ticket).await.unwrap(), Some(mine));
-    assert!(
-        tickets.redeem(&ticket).await.is_err(),
-        "whether Redis knows it is unknown"
-    );
-    assert!(tickets.redeem(&before).await.is_err());
 }
