@@ -13,6 +13,7 @@ mod fixture;
 mod ingest;
 mod merge;
 mod migrations;
+mod notification_jobs;
 mod purge;
 mod replay;
 mod stream;
