@@ -248,8 +248,8 @@ fn has_tag(route: &RouteInfo) -> bool {
         "/api/v1/auth/sessions",
         "/api/v1/admin/dead-letters",
         "/v2/stream",
-        "/v2/stream/{id}",
-        "/v2/stream/{id}/messages",
+        "/v2/stream/{itemId}",
+        "/v2/stream/{itemId}/messages",
     ];
     route.method == "GET" && TAGGED.contains(&route.path)
 }

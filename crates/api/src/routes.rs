@@ -234,10 +234,12 @@ static ROUTES: &[RouteInfo] = &[
     })
     .body()
     .errors(CREATE),
-    route("GET", "/v2/stream/{id}", User, || web::to(stream::handlers::get))
-        .query(stream::query::ITEM_QUERY)
-        .errors(READ_ITEM),
-    route("GET", "/v2/stream/{id}/messages", User, || {
+    route("GET", "/v2/stream/{itemId}", User, || {
+        web::to(stream::handlers::get)
+    })
+    .query(stream::query::ITEM_QUERY)
+    .errors(READ_ITEM),
+    route("GET", "/v2/stream/{itemId}/messages", User, || {
         web::to(stream::handlers::messages)
     })
     .query(stream::query::MESSAGES_QUERY)

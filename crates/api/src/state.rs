@@ -80,9 +80,9 @@ pub struct TaskCalls {
 pub struct StreamCalls {
     /// `GET /v2/stream`.
     pub list: ListStream,
-    /// `GET /v2/stream/{id}`.
+    /// `GET /v2/stream/{itemId}`.
     pub get: GetItem,
-    /// `GET /v2/stream/{id}/messages`.
+    /// `GET /v2/stream/{itemId}/messages`.
     pub messages: ListMessages,
     /// `GET /v2/stream/changes`.
     pub changes: GetChanges,

@@ -9,13 +9,13 @@ use unicode_normalization::{UnicodeNormalization, is_nfc};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
     /// Fewer code points than `min`.
-    #[error("must have at least {min} characters")]
+    #[error("must have at least {min} character{}", if *min == 1 { "" } else { "s" })]
     TooShort {
         /// The smallest length allowed, in code points.
         min: usize,
     },
     /// More code points than `max`.
-    #[error("must have at most {max} characters")]
+    #[error("must have at most {max} character{}", if *max == 1 { "" } else { "s" })]
     TooLong {
         /// The greatest length allowed, in code points.
         max: usize,

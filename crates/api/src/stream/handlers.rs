@@ -59,8 +59,8 @@ pub(crate) async fn list(
 }
 
 /// One item with its newest messages.
-#[utoipa::path(get, path = "/v2/stream/{id}", tag = "stream", operation_id = "getStreamItem",
-    params(("id" = uuid::Uuid, Path, description = "The item."),
+#[utoipa::path(get, path = "/v2/stream/{itemId}", tag = "stream", operation_id = "getStreamItem",
+    params(("itemId" = uuid::Uuid, Path, description = "The item."),
         ("minVersion" = Option<u64>, Query, description = "Not older than this version of the stream.")),
     responses((status = 200, description = "The item.", body = ItemDetailEnvelope<'_>),
         (status = 304, description = "It is as `If-None-Match` says.")))]
@@ -86,8 +86,8 @@ pub(crate) async fn get(
 }
 
 /// The messages of one item, newest first.
-#[utoipa::path(get, path = "/v2/stream/{id}/messages", tag = "stream", operation_id = "listStreamMessages",
-    params(("id" = uuid::Uuid, Path, description = "The item."),
+#[utoipa::path(get, path = "/v2/stream/{itemId}/messages", tag = "stream", operation_id = "listStreamMessages",
+    params(("itemId" = uuid::Uuid, Path, description = "The item."),
         ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before, or the item's `messagesCursor`."),
         ("limit" = Option<u8>, Query, description = "How many, 20 when not given.", minimum = 1, maximum = 100)),
     responses((status = 200, description = "A page.", body = List<MessageView<'_>>),

@@ -54,7 +54,7 @@ async fn all_fields_that_are_wrong_are_told_at_once() {
     assert_eq!(
         reply.json()["errors"],
         json!([
-            { "field": "title", "code": "required", "message": "must have at least 1 characters" },
+            { "field": "title", "code": "required", "message": "must have at least 1 character" },
             { "field": "description", "code": "invalid_character", "message": "must not contain control characters" },
             { "field": "status", "code": "invalid_format",
               "message": "must be pending, in_progress, completed or cancelled" },

@@ -6,7 +6,9 @@ use gravity_api::routes::{Auth, routes};
 use serde_json::Value;
 
 fn concrete(path: &str) -> String {
-    path.replace("{id}", "0199a3c2-7c1e-7d5e-8f00-3b1f0c2d4e5f")
+    let id = "0199a3c2-7c1e-7d5e-8f00-3b1f0c2d4e5f";
+    path.replace("{id}", id)
+        .replace("{itemId}", id)
         .replace("{file:.*}", "index.html")
 }
 

@@ -34,8 +34,8 @@ const CASES: &[(&str, &str, Auth)] = &[
     ("GET", "/v2/stream", Auth::User),
     ("GET", "/v2/stream/changes", Auth::User),
     ("POST", "/v2/stream/actions", Auth::User),
-    ("GET", "/v2/stream/{id}", Auth::User),
-    ("GET", "/v2/stream/{id}/messages", Auth::User),
+    ("GET", "/v2/stream/{itemId}", Auth::User),
+    ("GET", "/v2/stream/{itemId}/messages", Auth::User),
     ("POST", "/v2/ingest/items", Auth::Service),
     ("DELETE", "/v2/ingest/items", Auth::Service),
     ("GET", "/api/v1/operations/{id}", Auth::User),
@@ -63,6 +63,7 @@ fn every_route_has_its_case() {
 async fn call(actor: &Actor, method: &str, path: &str) -> Answer {
     let path = path
         .replace("{id}", &Uuid::now_v7().to_string())
+        .replace("{itemId}", &Uuid::now_v7().to_string())
         .replace("{file:.*}", "");
     actor
         .call(Method::from_bytes(method.as_bytes()).unwrap(), &path)
