@@ -45,12 +45,27 @@ impl Client {
         Self {
             address,
             stream: None,
-            buffer: Vec::with_capacity(8 << 10),
+            buffer: Vec::with_capacity(32 << 10),
         }
     }
 
     /// Sends a whole request and reads the whole answer; reconnects after an error.
     pub(crate) async fn send(&mut self, request: &[u8]) -> io::Result<Answer> {
+        let (status, head, end) = self.exchange(request).await?;
+        Ok(Answer {
+            status,
+            bytes: self.buffer[..end].to_vec(),
+            head,
+        })
+    }
+
+    /// The same, when nothing but the status is wanted: the answer is read and not copied.
+    pub(crate) async fn status_of(&mut self, request: &[u8]) -> io::Result<u16> {
+        self.exchange(request).await.map(|(status, ..)| status)
+    }
+
+    /// The status, and where the head and the whole answer end in the buffer.
+    async fn exchange(&mut self, request: &[u8]) -> io::Result<(u16, usize, usize)> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
@@ -60,12 +75,12 @@ impl Client {
             }
         };
         stream.write_all(request).await?;
-        let answer = self.read(&mut stream).await?;
+        let ends = self.read(&mut stream).await?;
         self.stream = Some(stream);
-        Ok(answer)
+        Ok(ends)
     }
 
-    async fn read(&mut self, stream: &mut TcpStream) -> io::Result<Answer> {
+    async fn read(&mut self, stream: &mut TcpStream) -> io::Result<(u16, usize, usize)> {
         self.buffer.clear();
         let head = loop {
             if let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -77,11 +92,7 @@ impl Client {
         while self.buffer.len() < head + length {
             fill(stream, &mut self.buffer).await?;
         }
-        Ok(Answer {
-            status,
-            bytes: self.buffer[..head + length].to_vec(),
-            head,
-        })
+        Ok((status, head, head + length))
     }
 }
 

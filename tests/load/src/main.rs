@@ -54,6 +54,9 @@ enum Command {
         /// Users, each with a stream of 100 items
         #[arg(long, default_value_t = 10_000)]
         users: usize,
+        /// Measure only the mix and what it is compared with
+        #[arg(long)]
+        mix_only: bool,
     },
     /// Serve the same handler without the write path's machinery (started by `bench`)
     Baseline,
@@ -78,10 +81,12 @@ fn main() -> ExitCode {
             server,
             seconds,
             users,
+            mix_only,
         } => stream::run(&stream::Plan {
             server,
             seconds,
             users,
+            mix_only,
         }),
         Command::Ceiling => bounds::ceiling(),
         Command::Floor => bounds::floor(),
