@@ -34,6 +34,18 @@ pub trait StreamStore: Send + Sync {
     /// A page of the user's stream.
     async fn page(&self, user: UserId, query: &StreamQuery) -> Result<StreamPage, StoreError>;
 
+    /// The same page as [`Self::page`] gives, for a caller who has it of an earlier version: items that have not changed
+    /// since are those of `known`, and need not be read again.
+    async fn page_since(
+        &self,
+        user: UserId,
+        query: &StreamQuery,
+        known: &StreamPage,
+    ) -> Result<StreamPage, StoreError> {
+        let _ = known;
+        self.page(user, query).await
+    }
+
     /// One item with its newest messages; `None` when the user has no such item.
     async fn detail(&self, user: UserId, id: ItemId) -> Result<Versioned<Option<ItemDetail>>, StoreError>;
 

@@ -62,6 +62,25 @@ macro_rules! page {
     };
 }
 
+/// As [`page!`], with the id of each item before it; of the items `$7` only those changed after version `$8` have more.
+macro_rules! page_since {
+    ($found:expr) => {
+        concat!(
+            "SELECT header.version, header.as_of,
+                (SELECT count(*) FROM priority_items WHERE user_id = $1 AND view = 0) AS unread, found.id, item.*
+            FROM (",
+            header!(),
+            ") AS header LEFT JOIN LATERAL (",
+            $found,
+            ") AS found ON true LEFT JOIN LATERAL (SELECT ",
+            item_columns!(),
+            " FROM priority_items AS item
+                WHERE item.id = found.id AND (item.version > $8 OR item.id <> ALL ($7::uuid[])) LIMIT 1) AS item ON true
+            ORDER BY found.item_timestamp DESC, found.id DESC"
+        )
+    };
+}
+
 pub(super) use header;
 
 const STREAM_PAGE: &str = page!(found!("", ""));
@@ -73,6 +92,8 @@ const STREAM_PAGE_BY_SOURCE: &str = page!(found!(
     " CROSS JOIN unnest($7::text[]) AS of_priority (priority) CROSS JOIN unnest($8::text[]) AS of_source (source)",
     " AND item.priority = of_priority.priority AND item.source = of_source.source"
 ));
+
+const STREAM_PAGE_SINCE: &str = page_since!(found!("", ""));
 
 const STREAM_SELECT: &str = found!("", " AND item.arrived_at <= $7");
 const STREAM_SELECT_BY_PRIORITY: &str = found!(
@@ -102,6 +123,24 @@ impl<'a> List<'a> {
         Self::new(statements, user, filter, after, limit)
     }
 
+    /// As [`Self::page`], for those who know these items of the page as they were at a version; `None` of a list by
+    /// priority or source.
+    pub(super) fn page_since(
+        user: UserId,
+        filter: &'a StreamFilter,
+        after: Option<PageKey>,
+        limit: usize,
+        known: (Vec<Uuid>, u64),
+    ) -> Option<Self> {
+        let is_plain = filter.sources.is_empty() && is_any_priority(filter);
+        let statements = [("stream_page_since", STREAM_PAGE_SINCE); 3];
+        is_plain.then(|| {
+            Self::new(statements, user, filter, after, limit)
+                .with(known.0)
+                .with(i64::try_from(known.1).unwrap_or(i64::MAX))
+        })
+    }
+
     /// Times and ids of up to `limit` items that are not newer than `as_of`.
     pub(super) fn select(user: UserId, filter: &'a StreamFilter, as_of: Timestamp, limit: usize) -> Self {
         let statements = [
@@ -123,7 +162,7 @@ impl<'a> List<'a> {
         after: Option<PageKey>,
         limit: usize,
     ) -> Self {
-        let any_priority = filter.priorities.is_empty() || filter.priorities.len() == ItemPriority::ALL.len();
+        let any_priority = is_any_priority(filter);
         let (name, sql) = match (filter.sources.is_empty(), any_priority) {
             (true, true) => statements[0],
             (true, false) => statements[1],
@@ -165,6 +204,10 @@ impl<'a> List<'a> {
             .map(|value| &**value as &(dyn ToSql + Sync))
             .collect()
     }
+}
+
+fn is_any_priority(filter: &StreamFilter) -> bool {
+    filter.priorities.is_empty() || filter.priorities.len() == ItemPriority::ALL.len()
 }
 
 /// The values of `view` in this part of a stream.

@@ -111,6 +111,24 @@ impl StreamStore for PostgresStream {
         Ok(read_page(&rows, limit)?)
     }
 
+    async fn page_since(
+        &self,
+        user: UserId,
+        query: &StreamQuery,
+        known: &StreamPage,
+    ) -> Result<StreamPage, StoreError> {
+        let limit = query.limit.get();
+        let ids = known.items.iter().map(|item| item.id.0).collect();
+        let since = (ids, known.version);
+        match List::page_since(user, &query.filter, query.after, limit + 1, since) {
+            Some(list) => {
+                let rows = self.pool.query(list.name, list.sql, &list.parameters()).await?;
+                Ok(read_page_since(&rows, limit, known)?)
+            }
+            None => self.page(user, query).await,
+        }
+    }
+
     async fn detail(&self, user: UserId, id: ItemId) -> Result<Versioned<Option<ItemDetail>>, StoreError> {
         let row = self
             .pool
@@ -197,10 +215,32 @@ impl StreamStore for PostgresStream {
 }
 
 fn read_page(rows: &[Row], limit: usize) -> Result<StreamPage, QueryError> {
+    let read = |row: &Row| Ok(read_item_if_any(row, 3)?.map(Arc::new));
+    page_of(rows, limit, read)
+}
+
+fn read_page_since(rows: &[Row], limit: usize, known: &StreamPage) -> Result<StreamPage, QueryError> {
+    let read = |row: &Row| {
+        let Some(id) = row.try_get::<_, Option<Uuid>>(3)? else {
+            return Ok(None);
+        };
+        if let Some(item) = read_item_if_any(row, 4)? {
+            return Ok(Some(Arc::new(item)));
+        }
+        let held = known.items.iter().find(|item| item.id.0 == id);
+        held.cloned().map(Some).ok_or(QueryError::Row("item"))
+    };
+    page_of(rows, limit, read)
+}
+
+fn page_of(
+    rows: &[Row],
+    limit: usize,
+    read: impl Fn(&Row) -> Result<Option<Arc<Item>>, QueryError>,
+) -> Result<StreamPage, QueryError> {
     let first = rows.first().ok_or(QueryError::Row("header"))?;
-    let items: Result<Vec<Option<Item>>, QueryError> =
-        rows.iter().map(|row| read_item_if_any(row, 3)).collect();
-    let items = items?.into_iter().flatten().map(Arc::new).collect();
+    let items: Result<Vec<Option<Arc<Item>>>, QueryError> = rows.iter().map(read).collect();
+    let items = items?.into_iter().flatten().collect();
     let page = cut(items, limit, |item: &Arc<Item>| item.page_key());
     Ok(StreamPage {
         version: read_version(first, 0)?,

@@ -4,9 +4,10 @@ use crate::stream_world::{Given, World, filters, put, time};
 use gravity_domain::clock::Timestamp;
 use gravity_domain::id::{ItemId, UserId};
 use gravity_domain::page::{PageKey, PageLimit};
-use gravity_domain::stream::{Changes, ItemPriority, Selection, StreamFilter, StreamStore};
+use gravity_domain::stream::{Changes, ItemPriority, Selection, StreamFilter, StreamQuery, StreamStore};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -395,6 +396,48 @@ impl Moves {
         }
         world.put(user, given).await;
     }
+}
+
+async fn a_known_page_leads_to_the_same(events: Vec<Event>) {
+    let world = World::new().await;
+    let user = UserId::random();
+    let mut moves = Moves::default();
+    let query = StreamQuery {
+        filter: StreamFilter::default(),
+        after: None,
+        limit: PageLimit::new(4).unwrap(),
+    };
+    let mut known = world.stream.page(user, &query).await.unwrap();
+    for event in &events {
+        moves.happen(&world, user, event).await;
+        let whole = world.stream.page(user, &query).await.unwrap();
+        let since = world.stream.page_since(user, &query, &known).await.unwrap();
+        assert_eq!(
+            (since.version, since.unread_count, &since.items, since.next),
+            (whole.version, whole.unread_count, &whole.items, whole.next)
+        );
+        for item in since.items.iter().filter(|item| item.version <= known.version) {
+            let held = known.items.iter().find(|held| held.id == item.id);
+            assert!(
+                held.is_none_or(|held| Arc::ptr_eq(held, item)),
+                "it is read again"
+            );
+        }
+        known = since;
+    }
+}
+
+#[test]
+fn a_page_that_is_known_of_an_earlier_version_leads_to_the_same_page() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let config = ProptestConfig {
+        cases: 12,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    proptest!(config, |(events in proptest::collection::vec(event(), 1..25))| {
+        runtime.block_on(a_known_page_leads_to_the_same(events));
+    });
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::stream_world::{World, filters};
 use gravity_domain::clock::Timestamp;
 use gravity_domain::id::{ItemId, UserId};
 use gravity_domain::page::{PageKey, PageLimit};
-use gravity_domain::stream::{ItemPriority, StreamFilter, StreamStore, View};
+use gravity_domain::stream::{ItemPriority, StreamFilter, StreamQuery, StreamStore, View};
 use gravity_infra::postgres::Session;
 use gravity_infra::stream::PostgresStream;
 use serde_json::Value;
@@ -149,6 +149,12 @@ async fn prepare_all(world: &World, user: UserId) -> ItemId {
             .unwrap();
     }
     let page = world.page(user, &StreamFilter::default(), None, 1).await;
+    let query = StreamQuery {
+        filter: StreamFilter::default(),
+        after: None,
+        limit: PageLimit::default(),
+    };
+    world.stream.page_since(user, &query, &page).await.unwrap();
     let id = page.items[0].id;
     assert_eq!(page.items[0].participants.len(), 2);
     assert_eq!(
@@ -262,7 +268,7 @@ async fn pages_are_bounded(plans: &Plans, user: UserId, middle: PageKey) {
     for filter in filters() {
         let by_priority = !filter.priorities.is_empty();
         let (index, holds, lacks): (_, &[&str], &[&str]) = match (by_priority, filter.sources.is_empty()) {
-            (false, true) => ("priority_items_list_index", &[], &["of_priority"]),
+            (false, true) => ("priority_items_list_index", &[], &["of_priority", "<> ALL"]),
             (true, true) => ("priority_items_priority_index", &["of_priority"], &["of_source"]),
             (_, false) => ("priority_items_source_index", &["of_source"], &[]),
         };
@@ -276,6 +282,12 @@ async fn pages_are_bounded(plans: &Plans, user: UserId, middle: PageKey) {
             let name = plans.named(&[&["AS unread"], holds].concat(), lacks);
             let plan = plans.explain(name, &arguments).await;
             assert_bounded(&plan, index, parts, &format!("page {filter:?} {arguments}"));
+            if !by_priority && filter.sources.is_empty() {
+                let name = plans.named(&["<> ALL"], &[]);
+                let arguments = format!("{arguments}, ARRAY['{}']::uuid[], 5", Uuid::nil());
+                let plan = plans.explain(name, &arguments).await;
+                assert_bounded(&plan, index, parts, &format!("page since {filter:?} {arguments}"));
+            }
             if user.0 != BUSY {
                 // Of so few items, some may as well be sorted as be read in order, where more than the index is needed.
                 continue;

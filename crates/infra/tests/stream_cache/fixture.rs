@@ -65,6 +65,8 @@ pub(crate) struct FakeStore {
     pub(crate) versions: AtomicUsize,
     pub(crate) pages: AtomicUsize,
     pub(crate) details: AtomicUsize,
+    /// Items that did not have to be read again.
+    pub(crate) spared: AtomicUsize,
     pub(crate) down: AtomicBool,
     /// Pages and details wait for a permit.
     pub(crate) gate: Semaphore,
@@ -81,6 +83,7 @@ impl Default for FakeStore {
             versions: AtomicUsize::new(0),
             pages: AtomicUsize::new(0),
             details: AtomicUsize::new(0),
+            spared: AtomicUsize::new(0),
             down: AtomicBool::new(false),
             gate: Semaphore::new(OPEN),
             title: 8,
@@ -166,6 +169,23 @@ impl StreamStore for FakeStore {
             next: None,
             rendered: OnceLock::new(),
         })
+    }
+
+    async fn page_since(
+        &self,
+        user: UserId,
+        query: &StreamQuery,
+        known: &StreamPage,
+    ) -> Result<StreamPage, StoreError> {
+        let mut page = self.page(user, query).await?;
+        for item in &mut page.items {
+            let held = known.items.iter().find(|held| held.id == item.id);
+            if let Some(held) = held.filter(|_| item.version <= known.version) {
+                self.spared.fetch_add(1, Ordering::SeqCst);
+                *item = held.clone();
+            }
+        }
+        Ok(page)
     }
 
     async fn detail(&self, user: UserId, id: ItemId) -> Result<Versioned<Option<ItemDetail>>, StoreError> {

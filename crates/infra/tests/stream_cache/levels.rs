@@ -250,3 +250,54 @@ async fn when_postgres_is_away_redis_serves_and_when_both_are_the_process_does()
     // What Redis lent is not this node's.
     assert!(b.cache.page(user(1), &query(), 0).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_page_that_changed_only_what_changed_is_read_and_written_again() {
+    let server = Server::start_private().unwrap();
+    let store = Arc::new(FakeStore::default());
+    for n in 0..10 {
+        store.change(user(1), n);
+    }
+    let (a, b) = (node(&store, &server).await, node(&store, &server).await);
+    let old = a.cache.page(user(1), &query(), 0).await.unwrap().value;
+    a.cache.detail(user(1), item_id(user(1), 3), 0).await.unwrap();
+    shared(&a).await;
+    let items = "gravity:stream:item:*";
+    assert_eq!(keys(&a, items).await.len(), 10);
+    let version = store.change(user(1), 7);
+    a.cache.raised(&[(user(1), version)]);
+    let new = a.cache.page(user(1), &query(), 0).await.unwrap().value;
+    assert_eq!((new.version, new.items.len()), (version, 10));
+    assert_eq!(store.spared.load(SeqCst), 9);
+    let kept = |item: &&Arc<_>| old.items.iter().any(|other| Arc::ptr_eq(item, other));
+    assert_eq!(new.items.iter().filter(kept).count(), 9);
+    eventually("it is in Redis", async || {
+        keys(&a, items).await.len() == 11 && keys(&a, "gravity:stream:lease:*").await.is_empty()
+    })
+    .await;
+    let loads = store.pages.load(SeqCst);
+    let page = b.cache.page(user(1), &query(), version).await.unwrap().value;
+    assert_eq!((&page.items, page.version), (&new.items, version));
+    assert_eq!(store.pages.load(SeqCst), loads);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_detail_of_an_item_that_a_newer_page_shows_unchanged_is_not_read_again() {
+    let server = Server::start_private().unwrap();
+    let store = Arc::new(FakeStore::default());
+    store.change(user(1), 1);
+    store.change(user(1), 2);
+    let a = node(&store, &server).await;
+    let [one, two] = [1, 2].map(|n| item_id(user(1), n));
+    a.cache.detail(user(1), one, 0).await.unwrap();
+    a.cache.detail(user(1), two, 0).await.unwrap();
+    let version = store.change(user(1), 2);
+    a.cache.raised(&[(user(1), version)]);
+    a.cache.page(user(1), &query(), 0).await.unwrap();
+    let found = a.cache.detail(user(1), one, version).await.unwrap().value;
+    assert_eq!(found.unwrap().item.version, 1);
+    assert_eq!(store.details.load(SeqCst), 2);
+    let found = a.cache.detail(user(1), two, version).await.unwrap().value;
+    assert_eq!(found.unwrap().item.version, version);
+    assert_eq!(store.details.load(SeqCst), 3);
+}

@@ -2,8 +2,8 @@
 
 use super::Core;
 use super::metrics::{Kind, Level, count};
-use super::process::PageName;
-use super::shared::{LEASE, Outline, detail_key, page_key};
+use super::process::{HeldPage, PageName};
+use super::shared::{LEASE, Outline, Raw, WRITTEN_MS, detail_key, detail_of, page_key};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use gravity_domain::error::StoreError;
@@ -17,6 +17,8 @@ use tokio::time::{Instant, sleep};
 /// How often a node looks whether another has loaded, and for how long.
 const POLL: Duration = Duration::from_millis(10);
 const POLLS: u32 = 20;
+/// See [`WRITTEN_MS`].
+const WRITTEN: Duration = Duration::from_millis(WRITTEN_MS);
 
 /// What a node that misses is to do.
 enum Turn<T> {
@@ -39,33 +41,28 @@ impl Core {
             return Ok(page);
         }
         count(Kind::Page, Level::Process, false);
-        let name = PageName {
-            user,
-            version,
-            query: Arc::new(query.clone()),
-        };
+        let query = Arc::new(query.clone());
+        let name = PageName { user, query };
         let (core, load) = (self.clone(), name.clone());
-        let landed = self.page_flights.join(name, move || core.load_page(load)).await?;
+        let load = move || core.load_page(load, version);
+        let landed = self.page_flights.join((name, version), load).await?;
         Ok(landed.value)
     }
 
-    async fn load_page(self: Arc<Self>, name: PageName) -> Result<Arc<StreamPage>, StoreError> {
-        let PageName { user, version, query } = name;
+    async fn load_page(self: Arc<Self>, name: PageName, version: u64) -> Result<Arc<StreamPage>, StoreError> {
+        let (user, query) = (name.user, name.query.clone());
         let key = page_key(user, version, &query);
-        if let Some(page) = self.shared_page(&key, user, version).await {
-            self.process.keep_page(user, query, &page);
-            return Ok(page);
-        }
-        self.may_read()?;
-        let look = || self.shared_page(&key, user, version).boxed();
-        let leased = match self.turn(&key, look).await {
+        let known = self.process.last_page(user, &query);
+        let known = known.filter(|held| held.page.version <= version);
+        let read = |raw| self.page_of(raw, user, version).boxed();
+        let leased = match self.turn(Kind::Page, &key, known.is_some(), read).await? {
             Turn::Found(page) => {
-                self.process.keep_page(user, query, &page);
+                self.keep_page(name, page.clone(), None);
                 return Ok(page);
             }
             Turn::Load(leased) => leased,
         };
-        let loaded = self.store.page(user, &query).await;
+        let loaded = self.read_page(user, &query, known.as_ref()).await;
         count(Kind::Page, Level::Postgres, loaded.is_ok());
         let page = match loaded {
             Ok(page) => Arc::new(page),
@@ -75,23 +72,41 @@ impl Core {
             }
         };
         self.met(user, version, page.version);
-        self.process.keep_page(user, query.clone(), &page);
+        let known = known.filter(|held| held.written.is_some_and(|at| at.elapsed() < WRITTEN));
+        let written = known
+            .as_ref()
+            .map_or_else(|| Some(Instant::now()), |held| held.written);
+        self.keep_page(name, page.clone(), written);
         let kept = page.clone();
-        self.share(key, leased, async move |shared| {
-            shared.keep_page(user, &query, &kept).await
+        self.share(key, leased, async move |shared, lease| {
+            let known = known.as_ref().map(|held| &*held.page);
+            shared
+                .keep_page(user, &query, &kept, known, lease.as_deref())
+                .await
         });
         Ok(page)
     }
 
-    async fn shared_page(&self, key: &str, user: UserId, version: u64) -> Option<Arc<StreamPage>> {
-        let shared = self.shared.as_ref().filter(|shared| shared.is_up())?;
-        let found = shared.page(key, user, version).await.ok().flatten();
-        let page = match found {
-            Some((outline, items)) => self.complete(user, outline, items).await,
-            None => None,
-        };
-        count(Kind::Page, Level::Redis, page.is_some());
-        page.map(Arc::new)
+    /// From Postgres: only what is not known of an earlier version, unless Postgres has gone back behind that.
+    async fn read_page(
+        &self,
+        user: UserId,
+        query: &StreamQuery,
+        known: Option<&HeldPage>,
+    ) -> Result<StreamPage, StoreError> {
+        if let Some(held) = known {
+            let page = self.store.page_since(user, query, &held.page).await?;
+            if page.version >= held.page.version {
+                return Ok(page);
+            }
+        }
+        self.store.page(user, query).await
+    }
+
+    async fn page_of(&self, raw: Raw, user: UserId, version: u64) -> Option<Arc<StreamPage>> {
+        let shared = self.shared.as_ref()?;
+        let (outline, items) = shared.page(raw, user, version).await.ok().flatten()?;
+        self.complete(user, outline, items).await.map(Arc::new)
     }
 
     /// Fetches the items that Redis has let go of, if they are still at the version that the page names.
@@ -135,6 +150,10 @@ impl Core {
             self.hits.detail.increment(1);
             return Ok(None);
         }
+        if let Some(detail) = self.process.renewed_detail(user, version, id) {
+            self.hits.detail.increment(1);
+            return Ok(Some(detail));
+        }
         count(Kind::Detail, Level::Process, false);
         let core = self.clone();
         let load = move || core.load_detail(user, version, id);
@@ -149,15 +168,10 @@ impl Core {
         id: ItemId,
     ) -> Result<Option<Arc<ItemDetail>>, StoreError> {
         let key = detail_key(user, version, id);
-        if let Some(detail) = self.shared_detail(&key, user, version, id).await {
-            self.process.keep_detail(user, version, &detail);
-            return Ok(Some(detail));
-        }
-        self.may_read()?;
-        let look = || self.shared_detail(&key, user, version, id).boxed();
-        let leased = match self.turn(&key, look).await {
+        let read = |raw| async move { detail_of(raw, user, version, id).map(Arc::new) }.boxed();
+        let leased = match self.turn(Kind::Detail, &key, false, read).await? {
             Turn::Found(detail) => {
-                self.process.keep_detail(user, version, &detail);
+                self.keep_detail(user, version, &detail);
                 return Ok(Some(detail));
             }
             Turn::Load(leased) => leased,
@@ -176,27 +190,14 @@ impl Core {
         let detail = loaded.value.map(Arc::new);
         let kept = detail.clone();
         match &detail {
-            Some(detail) => self.process.keep_detail(user, met, detail),
+            Some(detail) => self.keep_detail(user, met, detail),
             None => self.process.keep_unknown(user, id, met),
         }
-        self.share(key, leased, async move |shared| match kept {
-            Some(detail) => shared.keep_detail(met, &detail).await,
-            None => shared.forget_item(user, id).await,
+        self.share(key, leased, async move |shared, lease| match kept {
+            Some(detail) => shared.keep_detail(met, &detail, lease.as_deref()).await,
+            None => shared.forget_item(user, id, lease.as_deref()).await,
         });
         Ok(detail)
-    }
-
-    async fn shared_detail(
-        &self,
-        key: &str,
-        user: UserId,
-        version: u64,
-        id: ItemId,
-    ) -> Option<Arc<ItemDetail>> {
-        let shared = self.shared.as_ref().filter(|shared| shared.is_up())?;
-        let found = shared.detail(key, user, version, id).await.ok().flatten();
-        count(Kind::Detail, Level::Redis, found.is_some());
-        found.map(Arc::new)
     }
 
     /// Items from Postgres, in the order asked.
@@ -222,6 +223,16 @@ impl Core {
         Ok(ids.iter().map(|id| by_id.get(id).cloned()).collect())
     }
 
+    fn keep_page(&self, name: PageName, page: Arc<StreamPage>, written: Option<Instant>) {
+        let newest = self.versions.at_least(name.user, 0);
+        self.process.keep_page(name, HeldPage { page, written }, newest);
+    }
+
+    fn keep_detail(&self, user: UserId, version: u64, detail: &Arc<ItemDetail>) {
+        let newest = self.versions.at_least(user, 0);
+        self.process.keep_detail(user, version, detail, newest);
+    }
+
     pub(super) fn may_read(&self) -> Result<(), StoreError> {
         if self.breaker.allows_reads() {
             return Ok(());
@@ -238,47 +249,79 @@ impl Core {
         }
     }
 
-    /// Whether this node is the one to load, or another that holds the lease has done it by now.
-    async fn turn<'a, T>(&self, key: &str, look: impl Fn() -> BoxFuture<'a, Option<T>>) -> Turn<T> {
+    /// What Redis has, or whether this node is the one to load it. In haste (it is likely not there yet) the lease is asked
+    /// for at once. It always is before the value: whoever gets it just after another let go of it finds what that has written.
+    async fn turn<'a, T>(
+        &self,
+        kind: Kind,
+        key: &str,
+        in_haste: bool,
+        read: impl Fn(Raw) -> BoxFuture<'a, Option<T>>,
+    ) -> Result<Turn<T>, StoreError> {
         let Some(shared) = self.shared.as_ref().filter(|shared| shared.is_up()) else {
-            return Turn::Load(None);
+            return self.may_read().map(|()| Turn::Load(None));
         };
+        let look = async || read(shared.get(kind, key).await.ok().flatten()).await;
+        if !in_haste || self.may_read().is_err() {
+            let found = look().await;
+            count(kind, Level::Redis, found.is_some());
+            if let Some(found) = found {
+                return Ok(Turn::Found(found));
+            }
+            self.may_read()?;
+        }
         let began = Instant::now();
-        match shared.lease(key).await {
-            Ok(true) => return Turn::Load(Some(began)),
-            Err(_) => return Turn::Load(None),
-            Ok(false) => {}
+        let Ok((taken, raw)) = shared.lease(key).await else {
+            return Ok(Turn::Load(None));
+        };
+        let found = read(raw).await;
+        if in_haste || found.is_some() {
+            count(kind, Level::Redis, found.is_some());
+        }
+        match (found, taken) {
+            (Some(found), taken) => {
+                self.let_go(key.to_owned(), taken.then_some(began));
+                return Ok(Turn::Found(found));
+            }
+            (None, true) => return Ok(Turn::Load(Some(began))),
+            (None, false) => {}
         }
         for _ in 0..POLLS {
             sleep(POLL).await;
             if let Some(found) = look().await {
-                return Turn::Found(found);
+                count(kind, Level::Redis, true);
+                return Ok(Turn::Found(found));
             }
         }
-        Turn::Load(None)
+        Ok(Turn::Load(None))
     }
 
+    /// Lets others load, if this node holds the lease.
     fn let_go(&self, key: String, leased: Option<Instant>) {
-        self.share(key, leased, async |_| Ok(()));
+        if leased.is_some() {
+            self.share(key, leased, async |shared, lease| match lease {
+                Some(key) => shared.release(&key).await,
+                None => Ok(()),
+            });
+        }
     }
 
-    /// Writes to Redis beside the answer, then gives the lease back.
+    /// Writes to Redis beside the answer. What is to be let go of with it: the lease on the key, while it is this node's.
     fn share<F>(
         &self,
         key: String,
         leased: Option<Instant>,
-        write: impl FnOnce(Arc<super::Shared>) -> F + Send + 'static,
+        write: impl FnOnce(Arc<super::Shared>, Option<String>) -> F + Send + 'static,
     ) where
         F: Future<Output = Result<(), StoreError>> + Send + 'static,
     {
         let Some(shared) = self.shared.clone().filter(|shared| shared.is_up()) else {
             return;
         };
+        let lease = leased.filter(|since| since.elapsed() < LEASE).map(|_| key);
+        let write = write(shared, lease);
         self.handle.spawn(async move {
-            let _ = write(shared.clone()).await;
-            if leased.is_some_and(|since| since.elapsed() < LEASE) {
-                let _ = shared.release(&key).await;
-            }
+            let _ = write.await;
         });
     }
 }

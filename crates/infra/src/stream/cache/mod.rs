@@ -15,6 +15,7 @@ mod shared;
 mod stale;
 mod tracking;
 mod versions;
+mod weight;
 
 use crate::redis::{Redis, track};
 use async_trait::async_trait;
@@ -49,7 +50,7 @@ pub struct StreamCacheSettings {
 impl Default for StreamCacheSettings {
     fn default() -> Self {
         Self {
-            bytes: 64 << 20,
+            bytes: 256 << 20,
             users: 50_000,
         }
     }
@@ -86,7 +87,7 @@ struct Core {
     outbox: Arc<Outbox>,
     hits: Arc<Hits>,
     version_flights: Flights<lookup::Asking, u64>,
-    page_flights: Flights<PageName, Arc<StreamPage>>,
+    page_flights: Flights<(PageName, u64), Arc<StreamPage>>,
     detail_flights: Flights<(UserId, u64, ItemId), Option<Arc<ItemDetail>>>,
 }
 

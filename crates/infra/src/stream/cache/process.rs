@@ -1,13 +1,13 @@
 //! Level 1: what this process holds, bounded by bytes.
 //!
-//! Pages and details are kept by the version they were read at, and never go wrong. Beside them lies the last known of each, for
-//! the time when Postgres is away; both point to the same value.
+//! Each page and each detail is kept once: the newest known, with the version it was read at. At that version it is the
+//! answer; at any other it is the last known, for the time when Postgres is away.
 
+use super::weight::{FIXED, weight_of_detail, weight_of_item, weight_of_page};
 use gravity_domain::id::{ItemId, UserId};
 use gravity_domain::stream::{Item, ItemDetail, StreamPage, StreamQuery};
 use moka::Equivalent;
 use moka::sync::Cache;
-use serde::Serialize;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,6 @@ pub(super) const UNKNOWN: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct PageName {
     pub(super) user: UserId,
-    /// 0 for the last known.
-    pub(super) version: u64,
     pub(super) query: Arc<StreamQuery>,
 }
 
@@ -29,17 +27,23 @@ pub(super) struct PageName {
 #[derive(Hash)]
 struct PageRef<'a> {
     user: UserId,
-    version: u64,
     query: &'a StreamQuery,
 }
 
 impl Equivalent<PageName> for PageRef<'_> {
     fn equivalent(&self, name: &PageName) -> bool {
-        self.user == name.user && self.version == name.version && *self.query == *name.query
+        self.user == name.user && *self.query == *name.query
     }
 }
 
-type DetailName = (UserId, u64, ItemId);
+type DetailName = (UserId, ItemId);
+
+/// A page, and when all its items were written to Redis by this node.
+#[derive(Debug, Clone)]
+pub(super) struct HeldPage {
+    pub(super) page: Arc<StreamPage>,
+    pub(super) written: Option<Instant>,
+}
 
 /// A value and the user's version it was read at.
 #[derive(Debug, Clone)]
@@ -57,16 +61,11 @@ struct Unknown {
 
 /// The caches.
 pub(super) struct Process {
-    pages: Cache<PageName, Known<Arc<StreamPage>>>,
+    pages: Cache<PageName, Known<HeldPage>>,
     details: Cache<DetailName, Known<Arc<ItemDetail>>>,
-    last_pages: Cache<PageName, Known<Arc<StreamPage>>>,
-    last_details: Cache<DetailName, Known<Arc<ItemDetail>>>,
     items: Cache<ItemId, Known<Arc<Item>>>,
     unknown: Cache<(UserId, ItemId), Unknown>,
 }
-
-/// What a cache entry costs beside its value.
-const FIXED: u32 = 256;
 
 fn cache<K, T>(bytes: u64) -> Cache<K, Known<T>>
 where
@@ -79,41 +78,14 @@ where
         .build()
 }
 
-/// Counts what is written to it.
-struct Scale(usize);
-
-impl std::io::Write for Scale {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Roughly the bytes of a value and of what is rendered from it.
-fn weigh(value: &impl Serialize) -> u32 {
-    let mut scale = Scale(0);
-    // Never fails: these values have string keys only, and the scale takes everything.
-    let _ = serde_json::to_writer(&mut scale, value);
-    u32::try_from(scale.0)
-        .unwrap_or(u32::MAX)
-        .saturating_mul(2)
-        .saturating_add(FIXED)
-}
-
 impl Process {
     /// At most about `bytes`, in all.
     pub(super) fn new(bytes: u64) -> Self {
         let percent = |share: u64| bytes / 100 * share;
         Self {
-            pages: cache(percent(40)),
-            details: cache(percent(20)),
-            last_pages: cache(percent(20)),
-            last_details: cache(percent(10)),
-            items: cache(percent(9)),
+            pages: cache(percent(75)),
+            details: cache(percent(12)),
+            items: cache(percent(12)),
             unknown: Cache::builder()
                 .max_capacity(percent(1) / u64::from(FIXED))
                 .build(),
@@ -121,71 +93,66 @@ impl Process {
     }
 
     pub(super) fn page(&self, user: UserId, version: u64, query: &StreamQuery) -> Option<Arc<StreamPage>> {
-        let name = PageRef { user, version, query };
-        self.pages.get(&name).map(|known| known.value)
+        self.last_page(user, query)
+            .map(|held| held.page)
+            .filter(|page| page.version == version)
     }
 
-    pub(super) fn last_page(&self, user: UserId, query: &StreamQuery) -> Option<Arc<StreamPage>> {
-        let name = PageRef {
-            user,
-            version: 0,
-            query,
-        };
-        self.last_pages.get(&name).map(|known| known.value)
+    pub(super) fn last_page(&self, user: UserId, query: &StreamQuery) -> Option<HeldPage> {
+        self.pages.get(&PageRef { user, query }).map(|known| known.value)
     }
 
-    pub(super) fn keep_page(&self, user: UserId, query: Arc<StreamQuery>, page: &Arc<StreamPage>) {
-        let mut weight = FIXED + weigh(query.as_ref());
+    /// Keeps a page, unless a newer one is held that is not beyond `newest`, the version known.
+    pub(super) fn keep_page(&self, name: PageName, held: HeldPage, newest: u64) {
+        let page = &held.page;
         for item in &page.items {
-            let known = Known {
-                value: item.clone(),
-                version: page.version,
-                weight: weigh(item.as_ref()),
-            };
-            weight = weight.saturating_add(known.weight);
-            self.keep_item(known);
+            self.keep_item(item, page.version);
         }
         let known = Known {
-            value: page.clone(),
             version: page.version,
-            weight,
+            weight: weight_of_page(&name.query, page),
+            value: held,
         };
-        let name = PageName {
-            user,
-            version: page.version,
-            query,
-        };
-        let last = PageName {
-            version: 0,
-            ..name.clone()
-        };
-        self.pages.insert(name, known.clone());
-        keep_newest(&self.last_pages, last, known);
+        keep_newest(&self.pages, name, known, newest);
     }
 
     pub(super) fn detail(&self, user: UserId, version: u64, id: ItemId) -> Option<Arc<ItemDetail>> {
-        self.details.get(&(user, version, id)).map(|known| known.value)
+        self.last_detail(user, id)
+            .filter(|known| known.version == version)
+            .map(|known| known.value)
+    }
+
+    /// The detail of an older version, if it is known by a page of this one that the item has not changed since; it is
+    /// kept as that of this version.
+    pub(super) fn renewed_detail(&self, user: UserId, version: u64, id: ItemId) -> Option<Arc<ItemDetail>> {
+        let item = self.items.get(&id).filter(|known| known.version == version)?;
+        let mut held = self.last_detail(user, id)?;
+        let same = held.version < version
+            && item.value.user_id == user
+            && item.value.version == held.value.item.version;
+        if !same {
+            return None;
+        }
+        held.version = version;
+        let detail = held.value.clone();
+        keep_newest(&self.details, (user, id), held, version);
+        Some(detail)
     }
 
     pub(super) fn last_detail(&self, user: UserId, id: ItemId) -> Option<Known<Arc<ItemDetail>>> {
-        self.last_details.get(&(user, 0, id))
+        self.details.get(&(user, id))
     }
 
-    pub(super) fn keep_detail(&self, user: UserId, version: u64, detail: &Arc<ItemDetail>) {
-        let item = Known {
-            value: Arc::new(detail.item.clone()),
-            version,
-            weight: weigh(&detail.item),
-        };
-        self.keep_item(item);
+    /// Keeps a detail, as [`Self::keep_page`] does a page.
+    pub(super) fn keep_detail(&self, user: UserId, version: u64, detail: &Arc<ItemDetail>, newest: u64) {
+        self.keep_item(&Arc::new(detail.item.clone()), version);
         let known = Known {
             value: detail.clone(),
             version,
-            weight: weigh(detail.as_ref()),
+            weight: weight_of_detail(detail),
         };
         let id = detail.item.id;
-        self.details.insert((user, version, id), known.clone());
-        keep_newest(&self.last_details, (user, 0, id), known);
+        keep_newest(&self.details, (user, id), known, newest);
         self.unknown.invalidate(&(user, id));
     }
 
@@ -200,16 +167,17 @@ impl Process {
 
     pub(super) fn keep_items(&self, items: &[Arc<Item>]) {
         for item in items {
-            self.keep_item(Known {
-                value: item.clone(),
-                version: item.version,
-                weight: weigh(item.as_ref()),
-            });
+            self.keep_item(item, item.version);
         }
     }
 
-    fn keep_item(&self, known: Known<Arc<Item>>) {
-        keep_newest(&self.items, known.value.id, known);
+    fn keep_item(&self, item: &Arc<Item>, version: u64) {
+        let known = Known {
+            value: item.clone(),
+            version,
+            weight: weight_of_item(item),
+        };
+        keep_newest(&self.items, item.id, known, u64::MAX);
     }
 
     /// Whether the item was found missing a moment ago, at this version or later.
@@ -222,7 +190,7 @@ impl Process {
     pub(super) fn keep_unknown(&self, user: UserId, id: ItemId, version: u64) {
         let until = Instant::now() + UNKNOWN;
         self.unknown.insert((user, id), Unknown { version, until });
-        self.last_details.invalidate(&(user, 0, id));
+        self.details.invalidate(&(user, id));
         self.items.invalidate(&id);
     }
 
@@ -230,27 +198,23 @@ impl Process {
     pub(super) fn tidy(&self) -> u64 {
         self.pages.run_pending_tasks();
         self.details.run_pending_tasks();
-        self.last_pages.run_pending_tasks();
-        self.last_details.run_pending_tasks();
         self.items.run_pending_tasks();
         self.pages.weighted_size()
             + self.details.weighted_size()
-            + self.last_pages.weighted_size()
-            + self.last_details.weighted_size()
             + self.items.weighted_size()
             + self.unknown.entry_count() * u64::from(FIXED)
     }
 }
 
-/// Takes turns per key, so that an older value does not replace a newer one.
-fn keep_newest<K, T>(cache: &Cache<K, Known<T>>, key: K, known: Known<T>)
+/// Takes turns per key, so that an older value does not replace a newer one; but it does one that is newer than `newest`.
+fn keep_newest<K, T>(cache: &Cache<K, Known<T>>, key: K, known: Known<T>, newest: u64)
 where
     K: Hash + Eq + Send + Sync + 'static,
     T: Clone + Send + Sync + 'static,
 {
     use moka::ops::compute::Op;
     cache.entry(key).and_compute_with(|held| match held {
-        Some(held) if held.value().version > known.version => Op::Nop,
+        Some(held) if (known.version + 1..=newest).contains(&held.value().version) => Op::Nop,
         _ => Op::Put(known),
     });
 }

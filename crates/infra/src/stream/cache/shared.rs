@@ -20,7 +20,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 const LIFE_MS: u64 = 5 * 60 * 1_000;
+/// Items outlive the pages that name them, also those written later without them.
+const ITEM_LIFE_MS: u64 = LIFE_MS + LIFE_MS / 10 + WRITTEN_MS + 30_000;
 const LAST_LIFE_MS: u64 = 24 * 3_600 * 1_000;
+/// For how long a newer page need not write the items again that were written with an older one.
+pub(super) const WRITTEN_MS: u64 = 2 * 60 * 1_000;
 /// How long one node may load before another does.
 pub(super) const LEASE: Duration = Duration::from_secs(2);
 
@@ -105,7 +109,10 @@ struct FoundDetail {
     detail: ItemDetail,
 }
 
-type Raw = Option<Vec<u8>>;
+/// What lies under a key.
+pub(super) type Raw = Option<Vec<u8>>;
+/// A page, with those of its items that are there.
+type FoundPart = (Outline, Vec<Option<Arc<Item>>>);
 
 fn decode<T: DeserializeOwned>(kind: Kind, raw: &[u8]) -> Option<T> {
     let value = serde_json::from_slice(raw).ok();
@@ -122,6 +129,21 @@ fn checked<T>(kind: Kind, value: Option<T>, good: impl FnOnce(&T) -> bool) -> Op
         malformed(kind);
     }
     good.then_some(value)
+}
+
+fn found_detail(raw: Raw, user: UserId, id: ItemId) -> Option<FoundDetail> {
+    let found = raw.and_then(|raw| decode::<FoundDetail>(Kind::Detail, &raw));
+    checked(Kind::Detail, found, |found| {
+        found.detail.item.id == id && found.detail.item.user_id == user
+    })
+}
+
+/// The detail that was read under its key.
+pub(super) fn detail_of(raw: Raw, user: UserId, version: u64, id: ItemId) -> Option<ItemDetail> {
+    let found = checked(Kind::Detail, found_detail(raw, user, id), |found| {
+        found.version == version
+    });
+    found.map(|found| found.detail)
 }
 
 fn hash(query: &StreamQuery) -> String {
@@ -223,14 +245,22 @@ impl Shared {
         self.redis.script("stream_raise", &call).await
     }
 
+    /// What lies under the key of a page or a detail.
+    pub(super) async fn get(&self, kind: Kind, key: &str) -> Result<Raw, StoreError> {
+        let name = match kind {
+            Kind::Page => "stream_page",
+            Kind::Detail | Kind::Version => "stream_detail",
+        };
+        self.redis.command(name, cmd("GET").arg(key)).await
+    }
+
     /// A page, as far as it is there.
     pub(super) async fn page(
         &self,
-        key: &str,
+        raw: Raw,
         user: UserId,
         version: u64,
-    ) -> Result<Option<(Outline, Vec<Option<Arc<Item>>>)>, StoreError> {
-        let raw: Raw = self.redis.command("stream_page", cmd("GET").arg(key)).await?;
+    ) -> Result<Option<FoundPart>, StoreError> {
         let outline = raw.and_then(|raw| decode::<Outline>(Kind::Page, &raw));
         let is_its = |page: &Outline| page.user == user && page.version == version;
         let Some(outline) = checked(Kind::Page, outline, is_its) else {
@@ -254,22 +284,28 @@ impl Shared {
         Ok(Some((outline, items)))
     }
 
-    /// Keeps a page with its items, as that of its version and as the last known.
+    /// Keeps a page, as that of its version and as the last known, with its items but for those of `written`, and lets go
+    /// of a lease.
     pub(super) async fn keep_page(
         &self,
         user: UserId,
         query: &StreamQuery,
         page: &StreamPage,
+        written: Option<&StreamPage>,
+        lease: Option<&str>,
     ) -> Result<(), StoreError> {
         let mut all = pipe();
         let life = life();
-        for item in &page.items {
-            // Items outlive the page that names them.
+        let is_written = |item: &Arc<Item>| {
+            let written = written.map_or(&[][..], |page| &page.items);
+            written.iter().any(|other| Arc::ptr_eq(item, other))
+        };
+        for item in page.items.iter().filter(|item| !is_written(item)) {
             set(
                 &mut all,
                 item_key(item.id, item.version),
                 item.as_ref(),
-                life + 30_000,
+                ITEM_LIFE_MS,
             );
             set(
                 &mut all,
@@ -289,6 +325,7 @@ impl Shared {
             items: page.items.iter().map(AsRef::as_ref).collect(),
         };
         set(&mut all, last_page_key(user, query), &whole, LAST_LIFE_MS);
+        let_go(&mut all, lease);
         self.redis.pipeline("stream_keep_page", &all).await
     }
 
@@ -312,19 +349,6 @@ impl Shared {
         Ok(checked(Kind::Page, page, Option::is_some).flatten())
     }
 
-    /// A detail.
-    pub(super) async fn detail(
-        &self,
-        key: &str,
-        user: UserId,
-        version: u64,
-        id: ItemId,
-    ) -> Result<Option<ItemDetail>, StoreError> {
-        let found = self.read_detail("stream_detail", key, user, id).await?;
-        let found = checked(Kind::Detail, found, |found| found.version == version);
-        Ok(found.map(|found| found.detail))
-    }
-
     /// The last known of a detail, and its user's version then.
     pub(super) async fn last_detail(
         &self,
@@ -332,39 +356,39 @@ impl Shared {
         id: ItemId,
     ) -> Result<Option<(u64, ItemDetail)>, StoreError> {
         let key = last_detail_key(user, id);
-        let found = self.read_detail("stream_last_detail", &key, user, id).await?;
-        Ok(found.map(|found| (found.version, found.detail)))
+        let raw: Raw = self.redis.command("stream_last_detail", cmd("GET").arg(key)).await?;
+        Ok(found_detail(raw, user, id).map(|found| (found.version, found.detail)))
     }
 
-    async fn read_detail(
+    /// Keeps a detail, as that of its version and as the last known, and lets go of a lease.
+    pub(super) async fn keep_detail(
         &self,
-        name: &'static str,
-        key: &str,
-        user: UserId,
-        id: ItemId,
-    ) -> Result<Option<FoundDetail>, StoreError> {
-        let raw: Raw = self.redis.command(name, cmd("GET").arg(key)).await?;
-        let found = raw.and_then(|raw| decode::<FoundDetail>(Kind::Detail, &raw));
-        Ok(checked(Kind::Detail, found, |found| {
-            found.detail.item.id == id && found.detail.item.user_id == user
-        }))
-    }
-
-    /// Keeps a detail, as that of its version and as the last known.
-    pub(super) async fn keep_detail(&self, version: u64, detail: &ItemDetail) -> Result<(), StoreError> {
+        version: u64,
+        detail: &ItemDetail,
+        lease: Option<&str>,
+    ) -> Result<(), StoreError> {
         let (user, id) = (detail.item.user_id, detail.item.id);
         let mut all = pipe();
         let kept = KeptDetail { version, detail };
         set(&mut all, detail_key(user, version, id), &kept, life());
         set(&mut all, last_detail_key(user, id), &kept, LAST_LIFE_MS);
         set(&mut all, last_item_key(user, id), &detail.item, LAST_LIFE_MS);
+        let_go(&mut all, lease);
         self.redis.pipeline("stream_keep_detail", &all).await
     }
 
-    /// The item is not there any more.
-    pub(super) async fn forget_item(&self, user: UserId, id: ItemId) -> Result<(), StoreError> {
+    /// The item is not there any more; lets go of a lease.
+    pub(super) async fn forget_item(
+        &self,
+        user: UserId,
+        id: ItemId,
+        lease: Option<&str>,
+    ) -> Result<(), StoreError> {
         let mut gone = cmd("DEL");
         gone.arg(last_detail_key(user, id)).arg(last_item_key(user, id));
+        if let Some(key) = lease {
+            gone.arg(lease_key(key));
+        }
         self.redis.command("stream_forget", &gone).await
     }
 
@@ -386,13 +410,14 @@ impl Shared {
         Ok(items.collect())
     }
 
-    /// Whether this node is to load what `key` names.
-    pub(super) async fn lease(&self, key: &str) -> Result<bool, StoreError> {
-        let mut taking = cmd("SET");
+    /// Whether this node is to load what `key` names, and what lies there.
+    pub(super) async fn lease(&self, key: &str) -> Result<(bool, Raw), StoreError> {
         let life = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
-        taking.arg(lease_key(key)).arg(1).arg("NX").arg("PX").arg(life);
-        let taken: Option<String> = self.redis.command("stream_lease", &taking).await?;
-        Ok(taken.is_some())
+        let mut both = pipe();
+        both.cmd("SET").arg(lease_key(key)).arg(1).arg("NX").arg("PX").arg(life);
+        both.cmd("GET").arg(key);
+        let (taken, raw): (Option<String>, Raw) = self.redis.pipeline("stream_lease", &both).await?;
+        Ok((taken.is_some(), raw))
     }
 
     /// Lets others load.
@@ -400,6 +425,12 @@ impl Shared {
         self.redis
             .command("stream_release", cmd("DEL").arg(lease_key(key)))
             .await
+    }
+}
+
+fn let_go(pipeline: &mut Pipeline, lease: Option<&str>) {
+    if let Some(key) = lease {
+        pipeline.cmd("DEL").arg(lease_key(key)).ignore();
     }
 }
 

@@ -22,7 +22,8 @@ impl Core {
             return Err(error);
         };
         let good = |page: &Arc<StreamPage>| page.version >= floor;
-        let mut page = self.process.last_page(user, query).filter(good);
+        let held = self.process.last_page(user, query);
+        let mut page = held.map(|held| held.page).filter(good);
         if page.is_none()
             && let Some(shared) = self.willing()
         {
