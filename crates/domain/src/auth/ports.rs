@@ -130,6 +130,9 @@ pub trait TokenVerifier: Send + Sync {
 pub trait RateLimiter: Send + Sync {
     /// Counts one call of `key` against the quota.
     async fn check(&self, quota: &Quota, key: &str) -> RateDecision;
+
+    /// Takes back the latest counted call of `key`, which turned out not to count. As good as it goes: never fails.
+    async fn give_back(&self, quota: &Quota, key: &str);
 }
 
 /// Keeps addresses out that were refused too often. Cheap enough for every request.

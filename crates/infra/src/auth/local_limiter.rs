@@ -36,6 +36,13 @@ impl LocalLimiter {
         let mut calls = calls.lock().unwrap_or_else(PoisonError::into_inner);
         decide(quota, &mut calls, Instant::now())
     }
+
+    /// Takes back the latest counted call; see [`RateLimiter::give_back`].
+    pub fn uncount(&self, quota: &Quota, key: &str) {
+        if let Some(calls) = self.calls.get(&(quota.name, key.to_owned())) {
+            calls.lock().unwrap_or_else(PoisonError::into_inner).pop_back();
+        }
+    }
 }
 
 impl Default for LocalLimiter {
@@ -74,6 +81,10 @@ impl RateLimiter for LocalLimiter {
     async fn check(&self, quota: &Quota, key: &str) -> RateDecision {
         self.count(quota, key)
     }
+
+    async fn give_back(&self, quota: &Quota, key: &str) {
+        self.uncount(quota, key);
+    }
 }
 
 #[cfg(test)]
@@ -101,6 +112,18 @@ mod tests {
         assert_eq!(refused.reset, Duration::from_secs(57));
         assert!(limiter.count(&QUOTA, "b").allowed);
         tokio::time::advance(Duration::from_secs(57)).await;
+        assert!(limiter.count(&QUOTA, "a").allowed);
+        assert!(!limiter.count(&QUOTA, "a").allowed);
+    }
+
+    #[test]
+    fn a_call_that_is_given_back_can_be_made_again() {
+        let limiter = LocalLimiter::default();
+        limiter.uncount(&QUOTA, "a");
+        for _ in 0..3 {
+            limiter.count(&QUOTA, "a");
+        }
+        limiter.uncount(&QUOTA, "a");
         assert!(limiter.count(&QUOTA, "a").allowed);
         assert!(!limiter.count(&QUOTA, "a").allowed);
     }

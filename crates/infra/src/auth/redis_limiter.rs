@@ -34,7 +34,7 @@ impl RedisLimiter {
 
     async fn shared(&self, quota: &Quota, key: &str) -> Result<RateDecision, StoreError> {
         let window = u64::try_from(quota.window.as_micros()).unwrap_or(u64::MAX);
-        let mut call = self.script.key(format!("{PREFIX}limit:{}:{key}", quota.name));
+        let mut call = self.script.key(window_of(quota, key));
         call.arg(quota.limit).arg(window);
         let (allowed, used, left): (u8, u32, u64) = self.redis.script("rate_limit", &call).await?;
         Ok(RateDecision {
@@ -44,6 +44,10 @@ impl RedisLimiter {
             reset: Duration::from_micros(left),
         })
     }
+}
+
+fn window_of(quota: &Quota, key: &str) -> String {
+    format!("{PREFIX}limit:{}:{key}", quota.name)
 }
 
 #[async_trait]
@@ -56,6 +60,16 @@ impl RateLimiter for RedisLimiter {
                 metrics::counter!("gravity_rate_limit_fallback_total").increment(1);
                 self.local.count(quota, key)
             }
+        }
+    }
+
+    async fn give_back(&self, quota: &Quota, key: &str) {
+        let mut command = redis::cmd("ZPOPMAX");
+        command.arg(window_of(quota, key));
+        let taken: Result<redis::Value, _> = self.redis.command("rate_limit", &command).await;
+        if let Err(error) = taken {
+            tracing::debug!(%error, "a call is given back in this process only");
+            self.local.uncount(quota, key);
         }
     }
 }
@@ -94,6 +108,18 @@ mod tests {
         assert!(nodes[0].check(&quota, "b").await.allowed);
         tokio::time::sleep(refused.reset + Duration::from_millis(20)).await;
         assert!(nodes[1].check(&quota, "a").await.allowed);
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_given_back_can_be_made_again() {
+        let limiter = RedisLimiter::new(redis(services::shared::redis()), LocalLimiter::default());
+        let quota = quota("given_back", Duration::from_secs(60));
+        for _ in 0..6 {
+            limiter.check(&quota, "a").await;
+        }
+        limiter.give_back(&quota, "a").await;
+        assert!(limiter.check(&quota, "a").await.allowed);
+        assert!(!limiter.check(&quota, "a").await.allowed);
     }
 
     #[tokio::test]
