@@ -356,7 +356,10 @@ impl Shared {
         id: ItemId,
     ) -> Result<Option<(u64, ItemDetail)>, StoreError> {
         let key = last_detail_key(user, id);
-        let raw: Raw = self.redis.command("stream_last_detail", cmd("GET").arg(key)).await?;
+        let raw: Raw = self
+            .redis
+            .command("stream_last_detail", cmd("GET").arg(key))
+            .await?;
         Ok(found_detail(raw, user, id).map(|found| (found.version, found.detail)))
     }
 
@@ -414,7 +417,12 @@ impl Shared {
     pub(super) async fn lease(&self, key: &str) -> Result<(bool, Raw), StoreError> {
         let life = u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
         let mut both = pipe();
-        both.cmd("SET").arg(lease_key(key)).arg(1).arg("NX").arg("PX").arg(life);
+        both.cmd("SET")
+            .arg(lease_key(key))
+            .arg(1)
+            .arg("NX")
+            .arg("PX")
+            .arg(life);
         both.cmd("GET").arg(key);
         let (taken, raw): (Option<String>, Raw) = self.redis.pipeline("stream_lease", &both).await?;
         Ok((taken.is_some(), raw))
