@@ -159,3 +159,130 @@ impl EntityStore<BlockState> for PostgresChat {
         self.block(user, id).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gravity_domain::chat::ports::{MockChatCache, MockLive};
+    use gravity_domain::chat::{BlockChange, Content, EventKind, NewMessage};
+    use gravity_domain::clock::{Hlc, NodeId};
+    use gravity_domain::id::{ChatMessageId, OperationId};
+    use gravity_domain::sync::Lww;
+    use gravity_domain::sync::operation::Priority;
+    use std::sync::Mutex;
+
+    /// What was told, in order.
+    type Told = Arc<Mutex<Vec<String>>>;
+
+    fn user(number: u128) -> UserId {
+        UserId(Uuid::from_u128(number))
+    }
+
+    fn entities() -> (ChatEntities, Told) {
+        let told = Told::default();
+        let (mut cache, mut live) = (MockChatCache::new(), MockLive::new());
+        let note = |told: &Told| {
+            let told = Arc::clone(told);
+            move |what: String| told.lock().unwrap().push(what)
+        };
+        let (raised, doubted, committed, signal) = (note(&told), note(&told), note(&told), note(&told));
+        cache
+            .expect_raised()
+            .returning(move |events| raised(format!("raised {}", events.len())));
+        cache
+            .expect_doubted()
+            .returning(move |user| doubted(format!("doubted {}", user.0.as_u128())));
+        live.expect_committed()
+            .returning(move |events| committed(format!("committed {}", events.len())));
+        live.expect_signal().returning(move |user, told| match told {
+            Signal::Rejected { code, .. } => signal(format!("rejected {} {code}", user.0.as_u128())),
+            other => panic!("{other:?}"),
+        });
+        (ChatEntities::new(Arc::new(cache), Arc::new(live)), told)
+    }
+
+    fn event() -> UserEvent {
+        UserEvent {
+            user_id: user(1),
+            offset: 1,
+            kind: EventKind::BlockUpdated,
+            payload: Arc::from("{}"),
+        }
+    }
+
+    fn state(events: Vec<UserEvent>) -> BlockState {
+        BlockState {
+            blocker: user(1),
+            blocked: user(2),
+            is_blocked: Lww::new(true, Hlc::ZERO),
+            events,
+        }
+    }
+
+    fn operation(change: Change) -> Operation {
+        Operation {
+            id: OperationId(Uuid::nil()),
+            user_id: user(1),
+            change,
+            accepted_at: Hlc {
+                wall_ms: 1,
+                counter: 0,
+                node: NodeId(0),
+            },
+            priority: Priority::default(),
+            precondition: None,
+            replay: None,
+            attempts: 0,
+            last_error: None,
+            retried: false,
+        }
+    }
+
+    fn message(recipient: Option<UserId>) -> Operation {
+        operation(Change::Message {
+            id: ChatMessageId::of(user(1), Uuid::nil()),
+            message: NewMessage {
+                conversation_id: ConversationId::of(user(1), user(2)),
+                client_message_id: Uuid::nil(),
+                content: Content::parse("hello").unwrap(),
+                recipient,
+            },
+        })
+    }
+
+    #[test]
+    fn a_commit_is_known_to_the_cache_before_anybody_is_told() {
+        let (entities, told) = entities();
+        EntityCache::<BlockState>::learn(&entities, state(vec![event()]));
+        entities.applied(&EntityState::Block(state(vec![event()])));
+        let expected = ["raised 1", "committed 1", "raised 1", "committed 1"];
+        assert_eq!(*told.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn what_another_commit_left_unseen_is_no_longer_current() {
+        let (entities, told) = entities();
+        EntityCache::<BlockState>::learn(&entities, state(vec![]));
+        entities.already_applied(&message(Some(user(2))));
+        entities.already_applied(&operation(Change::Block(BlockChange {
+            blocked: user(3),
+            is_blocked: true,
+        })));
+        let expected = ["doubted 1", "doubted 1", "doubted 2", "doubted 1", "doubted 3"];
+        assert_eq!(*told.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn the_sender_of_a_message_that_is_set_aside_is_told_by_the_log_or_else_at_once() {
+        let (entities, told) = entities();
+        entities.set_aside(&message(None), "blocked", &[event()]);
+        entities.set_aside(&message(None), "rejected: check_violation (x)", &[]);
+        let block = Change::Block(BlockChange {
+            blocked: user(2),
+            is_blocked: true,
+        });
+        entities.set_aside(&operation(block), "expired", &[]);
+        let expected = ["raised 1", "committed 1", "rejected 1 rejected"];
+        assert_eq!(*told.lock().unwrap(), expected);
+    }
+}

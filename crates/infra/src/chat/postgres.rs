@@ -1,7 +1,8 @@
 //! Chat in Postgres, to read, and the opening of conversations.
 //!
 //! Every answer is one statement, hence one snapshot. What is unread is the difference of two counts that are kept with the
-//! messages (see the migration), so no statement counts rows of messages.
+//! messages (see the migration), so no statement counts rows of messages. What belongs to a conversation is looked up row by
+//! row, by key: `LIMIT 1` keeps the planner from reading a whole table instead.
 
 use super::statement::{place, read_message};
 use crate::postgres::values::At;
@@ -37,10 +38,12 @@ macro_rules! mine {
                 SELECT me.conversation_id AS id, me.user_id, me.read_seq, me.marked, other.user_id AS other_id,
                     GREATEST(other.sent - me.read_count, 0) AS unread,
                     conversation.last_seq, conversation.created_at, conversation.updated_at
-                FROM conversation_participants AS me
-                JOIN conversations AS conversation ON conversation.id = me.conversation_id
-                JOIN conversation_participants AS other
-                    ON other.conversation_id = me.conversation_id AND other.user_id <> me.user_id
+                FROM conversation_participants AS me CROSS JOIN LATERAL (
+                    SELECT * FROM conversations WHERE id = me.conversation_id LIMIT 1
+                ) AS conversation CROSS JOIN LATERAL (
+                    SELECT * FROM conversation_participants
+                    WHERE conversation_id = me.conversation_id AND user_id <> me.user_id LIMIT 1
+                ) AS other
                 WHERE me.user_id = $1::uuid",
             $condition,
             ")"
@@ -62,10 +65,15 @@ macro_rules! conversation_columns {
 
 macro_rules! conversation_parts {
     () => {
-        "LEFT JOIN users AS other ON other.id = shown.other_id
-         LEFT JOIN blocks AS by_me ON by_me.blocker = shown.user_id AND by_me.blocked = shown.other_id
-         LEFT JOIN blocks AS by_them ON by_them.blocker = shown.other_id AND by_them.blocked = shown.user_id
-         LEFT JOIN messages AS message ON message.conversation_id = shown.id AND message.seq = shown.last_seq"
+        "LEFT JOIN LATERAL (
+            SELECT username, name, avatar_url FROM users WHERE id = shown.other_id LIMIT 1
+        ) AS other ON true LEFT JOIN LATERAL (
+            SELECT is_blocked FROM blocks WHERE blocker = shown.user_id AND blocked = shown.other_id LIMIT 1
+        ) AS by_me ON true LEFT JOIN LATERAL (
+            SELECT is_blocked FROM blocks WHERE blocker = shown.other_id AND blocked = shown.user_id LIMIT 1
+        ) AS by_them ON true LEFT JOIN LATERAL (
+            SELECT * FROM messages WHERE conversation_id = shown.id AND seq = shown.last_seq LIMIT 1
+        ) AS message ON true"
     };
 }
 
@@ -146,7 +154,9 @@ const CHAT_PERSON: &str = "SELECT id, username, name, avatar_url FROM users WHER
 
 const CHAT_BLOCKS: &str =
     "SELECT block.blocked, other.username, other.name, other.avatar_url, block.created_at
-    FROM blocks AS block LEFT JOIN users AS other ON other.id = block.blocked
+    FROM blocks AS block LEFT JOIN LATERAL (
+        SELECT username, name, avatar_url FROM users WHERE id = block.blocked LIMIT 1
+    ) AS other ON true
     WHERE block.blocker = $1 AND block.is_blocked ORDER BY block.created_at DESC, block.blocked";
 
 const CHAT_BLOCK_STATUS: &str = "SELECT
