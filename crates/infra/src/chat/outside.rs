@@ -11,6 +11,11 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 /// As much of an answer is read, so that the connection can be used again; a longer one costs the connection.
 const READ_AT_MOST: usize = 4_096;
 
+/// No HTTP client can be made: the system's roots of trust cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("no HTTP client can be made for notifications")]
+pub struct NoClient(#[from] reqwest::Error);
+
 pub(super) fn client(timeout: Duration) -> ClientBuilder {
     reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())

@@ -5,7 +5,7 @@
 
 use super::encrypt::{LONGEST, encrypt};
 use super::endpoint::EndpointGuard;
-use super::outside::{self, Said};
+use super::outside::{self, NoClient, Said};
 use super::vapid::VapidKey;
 use async_trait::async_trait;
 use gravity_domain::chat::{Delivery, Notice, PushNotifier, PushSubscription};
@@ -41,12 +41,8 @@ impl WebPush {
     /// Signs with `key`, and connects only where `guard` lets it.
     ///
     /// # Errors
-    /// The HTTP client's: the system's roots of trust cannot be read.
-    pub fn new(
-        key: VapidKey,
-        guard: EndpointGuard,
-        clock: Arc<dyn WallClock>,
-    ) -> Result<Self, reqwest::Error> {
+    /// [`NoClient`].
+    pub fn new(key: VapidKey, guard: EndpointGuard, clock: Arc<dyn WallClock>) -> Result<Self, NoClient> {
         // A proxy would resolve names itself, past the guard.
         let client = outside::client(TIMEOUT)
             .no_proxy()

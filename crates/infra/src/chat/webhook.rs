@@ -3,7 +3,7 @@
 //! `Gravity-Signature: t=<unix seconds>,v1=<hex HMAC-SHA256 of "t.body">`. The event's id is the same in every attempt, in the
 //! body and as `Idempotency-Key`: a receiver that has seen it answers 2xx and does nothing. Anything but 2xx is tried again.
 
-use super::outside;
+use super::outside::{self, NoClient};
 use async_trait::async_trait;
 use aws_lc_rs::hmac;
 use gravity_domain::auth::Secret;
@@ -27,8 +27,8 @@ pub enum WebhookError {
     #[error("the webhook's address must be an https URL")]
     Address,
     /// The HTTP client's.
-    #[error("no HTTP client can be made")]
-    Client(#[from] reqwest::Error),
+    #[error(transparent)]
+    Client(#[from] NoClient),
 }
 
 /// Posts to the operator.
@@ -65,7 +65,7 @@ impl Webhook {
             client = client.no_proxy();
         }
         Ok(Self {
-            client: client.build()?,
+            client: client.build().map_err(NoClient::from)?,
             url,
             key: hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes()),
             clock,

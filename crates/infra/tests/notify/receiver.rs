@@ -45,7 +45,10 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let got: Arc<Mutex<Got>> = Arc::default();
-        let (seen, answers) = (Arc::clone(&got), Vec::from_iter(answers.iter().map(ToString::to_string)));
+        let (seen, answers) = (
+            Arc::clone(&got),
+            Vec::from_iter(answers.iter().map(ToString::to_string)),
+        );
         let serving = tokio::spawn(async move {
             let mut answers = answers.into_iter();
             while let Ok((stream, _)) = listener.accept().await {
