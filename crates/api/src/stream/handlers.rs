@@ -8,6 +8,8 @@ use crate::extract::query::invalid;
 use crate::extract::{CurrentUser, JsonBody, PathId, Query, WriteHeaders};
 use crate::respond::{self, Condition, Data, List, Meta};
 use crate::state::ApiState;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{AGE, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use gravity_domain::id::ItemId;
 use gravity_domain::sync::Freshness;
@@ -49,9 +51,9 @@ pub(crate) async fn list(
     let read = state.stream.list.run(user, &asked, at_least).await?;
     let page = &read.page;
     let body = respond::rendered(&page.rendered, || StreamPageView::of(page))?;
-    let pending = (read.freshness == Freshness::Pending).then_some(&body[..]);
+    let folded = read.is_folded.then_some(&body[..]);
     let condition = Condition {
-        tag: subject.tag(page.version, pending),
+        tag: subject.tag(page.version, folded),
         freshness: read.freshness,
         age_seconds: Some(read.age_seconds),
     };
@@ -76,9 +78,9 @@ pub(crate) async fn get(
     let detail = &read.detail;
     let view = || ItemDetailEnvelope::of(&detail.item, &detail.messages, detail.next);
     let body = respond::rendered(&detail.rendered, view)?;
-    let pending = (read.freshness == Freshness::Pending).then_some(&body[..]);
+    let folded = read.is_folded.then_some(&body[..]);
     let condition = Condition {
-        tag: Subject::item(who.user_id, id).tag(detail.item.version, pending),
+        tag: Subject::item(who.user_id, id).tag(detail.item.version, folded),
         freshness: read.freshness,
         age_seconds: Some(read.age_seconds),
     };
@@ -102,10 +104,14 @@ pub(crate) async fn messages(
     let (after, limit) = (query.cursor()?, query.limit()?);
     let read = state.stream.messages.run(who.user_id, id, after, limit).await?;
     let page = List {
-        data: read.value.items.iter().map(MessageView::of).collect(),
-        meta: Meta::next(read.value.next),
+        data: read.page.items.iter().map(MessageView::of).collect(),
+        meta: Meta::next(read.page.next),
     };
-    respond::list(&req, who.user_id, read.freshness, &page)
+    let mut response = respond::list(&req, who.user_id, read.freshness, &page)?;
+    if read.freshness == Freshness::Stale {
+        response.headers_mut().insert(AGE, read.age_seconds.into());
+    }
+    Ok(response)
 }
 
 /// What has changed since a version.
@@ -120,11 +126,16 @@ pub(crate) async fn changes(
     let query = Query::of(&req, CHANGES_QUERY)?;
     let since = query.number("since")?;
     let since = since.ok_or_else(|| invalid("`since` is required."))?;
-    let changes = state.stream.changes.run(who.user_id, since).await?;
-    Ok(respond::data(
-        actix_web::http::StatusCode::OK,
-        ChangesView::from(changes),
-    ))
+    let read = state.stream.changes.run(who.user_id, since).await?;
+    let mut response = respond::data(StatusCode::OK, ChangesView::from(read.value));
+    let word = match read.freshness {
+        Freshness::Current => return Ok(response),
+        Freshness::Stale => "stale",
+        Freshness::Pending => "pending",
+    };
+    let headers = response.headers_mut();
+    headers.insert(respond::CONSISTENCY, HeaderValue::from_static(word));
+    Ok(response)
 }
 
 /// Marks items as read or unread, or puts them away or takes them back.
@@ -150,9 +161,13 @@ pub(crate) async fn act(
     };
     let acted = state.stream.act.run(request, selector, action, as_of).await?;
     let version = |receipt: &gravity_domain::stream::ActionReceipt| receipt.version;
-    respond::done(&acted.written, version, |receipt, sync| {
+    let mut response = respond::done(&acted.written, version, |receipt, sync| {
         ActionView::of(receipt, acted.has_more, sync)
-    })
+    })?;
+    if !acted.is_written {
+        response.headers_mut().remove(respond::OPERATION_ID);
+    }
+    Ok(response)
 }
 
 impl From<ChangesError> for ApiError {

@@ -135,10 +135,31 @@ pub struct ActionReceipt {
     pub user_id: UserId,
     /// The operation's stamp.
     pub stamp: Hlc,
+    /// What was done; `None` when nothing was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
     /// Each item with what became of it, in the order of the request.
     pub results: Vec<(ItemId, ItemOutcome)>,
     /// The user's version after it; `None` while it is buffered.
     pub version: Option<u64>,
+}
+
+impl ActionReceipt {
+    /// What to fold, with [`Self::stamp`], over items as they were before it; `None` when no item was touched.
+    pub fn effect(&self) -> Option<StreamAction> {
+        let applied = self
+            .results
+            .iter()
+            .filter(|result| result.1 == ItemOutcome::Applied);
+        let ids: Vec<ItemId> = applied.map(|result| result.0).collect();
+        let action = self.action.filter(|_| !ids.is_empty())?;
+        Some(StreamAction {
+            action,
+            ids,
+            as_of: None,
+            judged: Vec::new(),
+        })
+    }
 }
 
 impl Entity for ActionReceipt {
@@ -181,6 +202,7 @@ impl Entity for ActionReceipt {
             id: operation.id.0,
             user_id: operation.user_id,
             stamp: operation.accepted_at,
+            action: Some(action.action),
             results: action.ids.iter().copied().zip(outcomes).collect(),
             version: None,
         });

@@ -1,5 +1,6 @@
 //! The ports of the stream.
 
+use super::action::{ActionReceipt, StreamAction};
 use super::ingest::{Ingested, ItemKey, NewItem, Raised, Removed};
 use super::item::{Item, ItemDetail};
 use super::message::Message;
@@ -96,7 +97,8 @@ pub struct Cached<T> {
 /// The two levels of cache before [`StreamStore`], and the store behind them: one load per key, however many wait.
 ///
 /// `at_least` is a version that the answer must not be older than (0: any). An answer is never older than a version that this
-/// node has told by [`Self::raised`].
+/// node has told by [`Self::raised`], unless it is stale; then it lacks none of the user's own actions but those that
+/// [`Self::acted_since`] gives.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait StreamCache: Send + Sync {
@@ -137,11 +139,39 @@ pub trait StreamCache: Send + Sync {
         may_ask_store: bool,
     ) -> Result<Vec<Option<Arc<Item>>>, StoreError>;
 
-    /// These versions are committed: reads on this node see them from now on, and other nodes are told. Never fails: what
-    /// cannot be told now is told when Redis is back.
+    /// As [`Self::items`], however old: for what an action of the user's own does not change, as whether an item is there.
+    ///
+    /// # Errors
+    /// As [`Self::items`].
+    async fn ever_known(
+        &self,
+        user: UserId,
+        ids: &[ItemId],
+        may_ask_store: bool,
+    ) -> Result<Vec<Option<Arc<Item>>>, StoreError>;
+
+    /// Those of `items` that this node has known at a later version of theirs, as they were then: what was shown once is
+    /// not to be taken back by something older.
+    fn newer(&self, user: UserId, items: &[Arc<Item>]) -> Vec<Arc<Item>>;
+
+    /// These versions are committed: reads on this node see them from now on while Postgres answers, and other nodes are
+    /// told. Never fails: what cannot be told now is told when Redis is back.
     fn raised(&self, versions: &[Raised]);
 
-    /// Something of the user's items may have been committed unseen: the version is asked for anew.
+    /// An action of the user is committed, at the receipt's version as [`Self::raised`] tells it (`None`: nobody knows at which).
+    /// Nothing stale is answered without it from now on, but for what [`Self::acted_since`] gives.
+    fn acted(&self, receipt: &ActionReceipt);
+
+    /// What is to be folded over a stale value of version `version`: nothing, or all that this node knows of the user's committed
+    /// actions, with their stamps.
+    fn acted_since(&self, user: UserId, version: u64) -> Vec<(Hlc, StreamAction)>;
+
+    /// Something of the user's items may have been committed unseen, which was not acknowledged to the user: the version is
+    /// asked for anew.
+    fn stirred(&self, user: UserId);
+
+    /// An action of the user may have been committed unseen: as [`Self::stirred`], and nothing stale is answered until
+    /// Postgres has told a version.
     fn doubted(&self, user: UserId);
 }
 

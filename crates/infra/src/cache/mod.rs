@@ -6,9 +6,9 @@ mod tasks;
 
 use crate::chat::ChatEntities;
 use gravity_domain::chat::UserEvent;
-use gravity_domain::stream::StreamCache;
+use gravity_domain::stream::{ActionReceipt, StreamCache};
 use gravity_domain::sync::ports::{AppliedListener, EntityCache};
-use gravity_domain::sync::{EntityKind, EntityState, Operation};
+use gravity_domain::sync::{Change, Entity as _, EntityKind, EntityState, Operation};
 use std::sync::Arc;
 
 pub use profiles::KnownProfiles;
@@ -48,10 +48,7 @@ impl AppliedListener for KnownEntities {
         match state {
             EntityState::Profile(profile) => self.profiles.learn(profile),
             EntityState::Task(task) => self.tasks.learn(task),
-            EntityState::StreamAction(receipt) => match receipt.version {
-                Some(version) => self.stream.raised(&[(receipt.user_id, version)]),
-                None => self.stream.doubted(receipt.user_id),
-            },
+            EntityState::StreamAction(receipt) => self.stream.acted(&receipt),
             EntityState::Message(_) | EntityState::ReadMarker(_) | EntityState::Block(_) => {
                 if let Some(chat) = &self.chat {
                     chat.applied(&state);
@@ -64,7 +61,10 @@ impl AppliedListener for KnownEntities {
         match operation.entity() {
             EntityKind::Profile => self.profiles.forget(operation.user_id),
             EntityKind::Task => self.tasks.forget(operation.user_id),
-            EntityKind::StreamAction => self.stream.doubted(operation.user_id),
+            EntityKind::StreamAction => match as_buffered(operation) {
+                Some(receipt) => self.stream.acted(&receipt),
+                None => self.stream.doubted(operation.user_id),
+            },
             EntityKind::Message | EntityKind::ReadMarker | EntityKind::Block => {
                 if let Some(chat) = &self.chat {
                     chat.already_applied(operation);
@@ -78,4 +78,16 @@ impl AppliedListener for KnownEntities {
             chat.set_aside(operation, reason, events);
         }
     }
+}
+
+/// What an action that waited in the buffer does, as its user was told. Another try of it may have been resolved otherwise.
+fn as_buffered(operation: &Operation) -> Option<ActionReceipt> {
+    let Change::StreamAction(action) = &operation.change else {
+        return None;
+    };
+    let mut receipt = None;
+    if action.judged.len() == action.ids.len() {
+        ActionReceipt::apply(&mut receipt, operation);
+    }
+    receipt
 }

@@ -12,14 +12,18 @@ use crate::postgres::QueryError;
 use crate::postgres::values::At;
 use crate::sync::statement::{Call, fresh, read_stamp};
 use gravity_domain::id::{ItemId, UserId};
-use gravity_domain::stream::{ActionReceipt, ItemOutcome, StreamAction};
+use gravity_domain::stream::{Action, ActionReceipt, ItemOutcome, StreamAction};
 use gravity_domain::sync::{EntityState, Operation};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+/// Locks the versions of users `$1`, in the order in which all who change several streams do.
+pub(crate) const LOCK_VERSIONS: &str =
+    "SELECT FROM stream_versions WHERE user_id = ANY ($1::uuid[]) ORDER BY user_id FOR NO KEY UPDATE";
+
 /// `$10` ids, `$11` `asOf`, `$12` the flag's new value, `$13` what was judged, in the order of the ids; `$5` has no part in it but its type. Direct writes that meet a later stamp are late.
 macro_rules! act {
-    ($flag:literal, $stamp:literal) => {
+    ($flag:literal, $stamp:literal, $action:literal) => {
         concat!(
             "WITH seen AS MATERIALIZED (
                 SELECT version FROM stream_versions WHERE user_id = $3::uuid
@@ -86,7 +90,9 @@ macro_rules! act {
                 SELECT CASE WHEN (SELECT NOT bool_or(won) FROM done) THEN 'superseded' ELSE word.word END AS word,
                     $1::uuid AS id, $3::uuid AS user_id,
                     CASE WHEN word.word = 'late' THEN word.newest ELSE $4 END AS stamp,
-                    (SELECT array_agg(id ORDER BY position) FROM done) AS ids,
+                    ",
+            $action,
+            " AS action, (SELECT array_agg(id ORDER BY position) FROM done) AS ids,
                     (SELECT array_agg(outcome ORDER BY position) FROM done) AS outcomes,
                     COALESCE((SELECT version FROM raised), (SELECT version FROM locked), 0) AS version
                 FROM word
@@ -95,18 +101,26 @@ macro_rules! act {
                     fingerprint, buffered, answer)
                 SELECT $1, $3, 'stream_action', $2::uuid, 'create', $4, $7::integer, word = 'superseded', $8::bytea, NOT $6,
                     CASE WHEN $8 IS NULL THEN NULL WHEN $9::jsonb IS NOT NULL THEN $9::jsonb ELSE jsonb_build_object(
-                        'kind', 'stream_action', 'id', id, 'user_id', user_id, 'stamp', encode(stamp, 'hex'),
+                        'kind', 'stream_action', 'id', id, 'user_id', user_id, 'stamp', encode(stamp, 'hex'), 'action', action,
                         'results', COALESCE((SELECT jsonb_agg(jsonb_build_array(id, outcome) ORDER BY position)
                             FROM done), '[]'),
                         'version', version) END
                 FROM receipt WHERE word <> 'late'
-            ) SELECT word, id, user_id, stamp, ids, outcomes, version FROM receipt"
+            ) SELECT word, id, user_id, stamp, action, ids, outcomes, version FROM receipt"
         )
     };
 }
 
-const STREAM_ACT_ON_UNREAD: &str = act!("is_unread", "unread_stamp");
-const STREAM_ACT_ON_ARCHIVED: &str = act!("is_archived", "archived_stamp");
+const STREAM_ACT_ON_UNREAD: &str = act!(
+    "is_unread",
+    "unread_stamp",
+    "CASE WHEN $12 THEN 'unread' ELSE 'read' END"
+);
+const STREAM_ACT_ON_ARCHIVED: &str = act!(
+    "is_archived",
+    "archived_stamp",
+    "CASE WHEN $12 THEN 'archive' ELSE 'unarchive' END"
+);
 
 /// The statement that applies `action`.
 pub(crate) fn call<'a>(operation: &'a Operation, action: &'a StreamAction, direct: bool) -> Call<'a> {
@@ -125,8 +139,8 @@ pub(crate) fn call<'a>(operation: &'a Operation, action: &'a StreamAction, direc
 }
 
 fn read_state(row: &Row, at: usize) -> Result<EntityState, QueryError> {
-    let ids: Option<Vec<Uuid>> = row.try_get(at + 3)?;
-    let outcomes: Option<Vec<&str>> = row.try_get(at + 4)?;
+    let ids: Option<Vec<Uuid>> = row.try_get(at + 4)?;
+    let outcomes: Option<Vec<&str>> = row.try_get(at + 5)?;
     let outcomes = outcomes
         .unwrap_or_default()
         .into_iter()
@@ -137,11 +151,13 @@ fn read_state(row: &Row, at: usize) -> Result<EntityState, QueryError> {
         .zip(outcomes)
         .map(|(id, outcome)| Ok((ItemId(id), outcome?)))
         .collect::<Result<_, QueryError>>()?;
-    let version: i64 = row.try_get(at + 5)?;
+    let action = Action::parse(row.try_get(at + 3)?).ok_or(QueryError::Row("action"))?;
+    let version: i64 = row.try_get(at + 6)?;
     Ok(EntityState::StreamAction(ActionReceipt {
         id: row.try_get(at)?,
         user_id: UserId(row.try_get(at + 1)?),
         stamp: read_stamp(row, at + 2)?,
+        action: Some(action),
         results,
         version: Some(u64::try_from(version).map_err(|_| QueryError::Row("version"))?),
     }))

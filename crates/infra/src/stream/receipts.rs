@@ -1,4 +1,4 @@
-//! Receipts of actions, as the write path meets them: nobody reads one back, and each tells a version.
+//! Receipts of actions, as the write path meets them: nobody reads one back, and each tells what was done.
 
 use async_trait::async_trait;
 use gravity_domain::error::StoreError;
@@ -15,7 +15,7 @@ pub struct Receipts {
 }
 
 impl Receipts {
-    /// Tells `stream` the version of each receipt.
+    /// Tells `stream` of each receipt.
     pub fn new(stream: Arc<dyn StreamCache>) -> Self {
         Self { stream }
     }
@@ -34,10 +34,7 @@ impl EntityCache<ActionReceipt> for Receipts {
     }
 
     fn learn(&self, receipt: ActionReceipt) {
-        match receipt.version {
-            Some(version) => self.stream.raised(&[(receipt.user_id, version)]),
-            None => self.stream.doubted(receipt.user_id),
-        }
+        self.stream.acted(&receipt);
     }
 
     fn mark(&self, _: UserId) -> u64 {

@@ -104,6 +104,23 @@ async fn an_item_that_is_not_there_is_remembered_for_five_seconds_and_one_versio
     assert!(absent[0].is_none() && absent[1].is_some());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_page_is_the_answer_for_a_minute_and_the_last_known_for_longer() {
+    let store = Arc::new(FakeStore::default());
+    let version = store.change(user(1), 1);
+    let node = lone_node(&store);
+    let read = async || node.cache.page(user(1), &query(), 0).await.unwrap();
+    for (after, loads) in [(0, 1), (59, 1), (2, 2), (58, 2)] {
+        tokio::time::advance(Duration::from_secs(after)).await;
+        assert_eq!(read().await.freshness, Freshness::Current);
+        assert_eq!(store.pages.load(SeqCst), loads);
+    }
+    tokio::time::advance(Duration::from_secs(3_600)).await;
+    store.set_down(true);
+    let page = read().await;
+    assert_eq!((page.value.version, page.freshness), (version, Freshness::Stale));
+}
+
 #[tokio::test]
 async fn while_postgres_is_away_the_last_known_is_served_as_stale_unless_it_is_too_old() {
     let store = Arc::new(FakeStore::default());
@@ -128,9 +145,18 @@ async fn while_postgres_is_away_the_last_known_is_served_as_stale_unless_it_is_t
         assert!(node.cache.items(user(2), &[id], true).await.is_err(), "another's");
         assert_eq!(node.cache.version(user(1), 0).await, None);
     }
+    // What others have changed may be missing.
     node.cache.raised(&[(user(1), version + 1)]);
+    node.cache.stirred(user(1));
+    let page = node.cache.page(user(1), &query(), 0).await.unwrap();
+    assert_eq!((page.value.version, page.freshness), (version, Freshness::Stale));
+    assert!(node.cache.detail(user(1), id, 0).await.is_ok());
+    node.cache.doubted(user(1));
     assert!(node.cache.page(user(1), &query(), 0).await.is_err());
     assert!(node.cache.detail(user(1), id, 0).await.is_err());
+    assert!(node.cache.items(user(1), &[id], true).await.is_err());
+    let judged = node.cache.ever_known(user(1), &[id], true).await.unwrap();
+    assert!(judged[0].is_some(), "that it is there is known for all that");
 }
 
 #[tokio::test]

@@ -486,3 +486,20 @@ async fn whoever_names_a_version_reads_it_on_every_node() {
         assert_eq!(page.json()["meta"]["unreadCount"], all.len() - n - 1);
     }
 }
+
+#[tokio::test]
+async fn an_action_that_finds_nothing_names_no_operation() {
+    let app = setup().start().await;
+    let alice = app.alice();
+    let body =
+        json!({"action": "read", "filter": {"filter": "archived"}, "asOf": "2026-01-01T00:00:00.000Z"});
+    let nothing = alice.post(ACTIONS, body.clone()).await.must_be(200);
+    assert_eq!(nothing.header("operation-id"), None);
+    assert_eq!(nothing.data()["results"], json!([]));
+    // One that is to be told apart from its retry is written.
+    let kept = alice.post(ACTIONS, body).key("k").await.must_be(200);
+    assert_eq!(
+        state_of(&alice, &kept.must_header("operation-id")).await,
+        "applied"
+    );
+}

@@ -254,6 +254,76 @@ async fn without_postgres_a_page_that_did_not_change_is_still_304() {
 }
 
 #[tokio::test]
+async fn what_was_done_and_fed_just_before_the_dark_hides_nothing_in_it() {
+    let app = with_both().await;
+    let alice = app.alice();
+    let all = three(&app).await;
+    look(&alice, &all).await;
+    act(&alice, "read", &[&all[0]]).await.must_be(200);
+    act(&alice, "archive", &[&all[1]]).await.must_be(200);
+    let unseen = item(ALICE, "unseen", "new", "2026-04-01T00:00:00.000Z");
+    ingest(&app, vec![unseen]).await;
+    app.postgres().kill();
+    app.in_the_dark().await;
+
+    let page = alice.get(STREAM).await.must_be(200);
+    assert_eq!(page.header("gravity-consistency"), Some("stale"));
+    assert_eq!(ids(&page.data()), [all[0].clone(), all[2].clone()]);
+    assert_eq!(
+        (&page.data()[0]["isUnread"], &page.json()["meta"]["unreadCount"]),
+        (&json!(false), &json!(1))
+    );
+    let detail = alice.get(&format!("{STREAM}/{}", all[1])).await.must_be(200);
+    assert_eq!(detail.data()["isArchived"], true);
+    assert_eq!(detail.header("gravity-consistency"), Some("stale"));
+    // The tag is not that of the page as it was.
+    let again = alice
+        .get(STREAM)
+        .header("if-none-match", &page.must_header("etag"))
+        .await;
+    assert_eq!(again.status, 304);
+    act(&alice, "unread", &[&all[0]]).await.must_be(202);
+    act(&alice, "unarchive", &[&all[1]]).await.must_be(202);
+    let page = alice.get(STREAM).await.must_be(200);
+    assert_eq!(page.header("gravity-consistency"), Some("pending"));
+    assert_eq!(ids(&page.data()), all);
+    app.postgres().start().unwrap();
+    app.drained().await;
+    let page = alice.get(STREAM).await.must_be(200);
+    assert_eq!(ids(&page.data())[1..], all);
+    assert_eq!(page.json()["meta"]["unreadCount"], 4);
+}
+
+#[tokio::test]
+async fn every_answer_in_the_dark_says_what_it_is() {
+    let app = with_both().await;
+    let alice = app.alice();
+    let all = three(&app).await;
+    let known = look(&alice, &all).await;
+    let (tag, version) = (known.must_header("etag"), known.json()["meta"]["version"].clone());
+    app.postgres().kill();
+    app.in_the_dark().await;
+    let same = alice.get(STREAM).header("if-none-match", &tag).await;
+    assert_eq!(
+        (same.status, same.header("gravity-consistency")),
+        (304, Some("stale"))
+    );
+    assert!(same.header("age").is_some());
+    let messages = alice
+        .get(&format!("{STREAM}/{}/messages", all[0]))
+        .await
+        .must_be(200);
+    assert_eq!(messages.header("gravity-consistency"), Some("stale"));
+    assert!(messages.header("age").is_some());
+    let changes = alice.get(&format!("{STREAM}/changes?since={version}")).await;
+    if changes.status == 200 {
+        assert_eq!(changes.header("gravity-consistency"), Some("stale"));
+    } else {
+        come_again(&changes, "database_unavailable");
+    }
+}
+
+#[tokio::test]
 async fn a_redis_that_hangs_delays_no_read_for_long() {
     let app = with_both().await;
     let all = three(&app).await;

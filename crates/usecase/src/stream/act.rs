@@ -35,6 +35,8 @@ pub struct Acted {
     pub written: Written<ActionReceipt>,
     /// Whether the filter finds more than was acted on. In the answer to a retry: whether it may.
     pub has_more: bool,
+    /// Whether there is an operation: none is made when a filter finds nothing.
+    pub is_written: bool,
 }
 
 impl ActOnItems {
@@ -92,7 +94,11 @@ impl ActOnItems {
         } else {
             found.has_more
         };
-        Ok(Acted { written, has_more })
+        Ok(Acted {
+            written,
+            has_more,
+            is_written: true,
+        })
     }
 
     async fn resolve(
@@ -136,6 +142,7 @@ impl ActOnItems {
             id: operation_id.0,
             user_id: request.user,
             stamp: Hlc::ZERO,
+            action: None,
             results: Vec::new(),
             version: self.finder.cache.version(request.user, 0).await,
         };
@@ -146,6 +153,7 @@ impl ActOnItems {
                 replayed: false,
             },
             has_more: false,
+            is_written: false,
         }
     }
 }

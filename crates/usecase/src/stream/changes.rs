@@ -1,10 +1,11 @@
 //! What has changed in a stream since a version, the user's own pending actions included.
 
 use super::overlay::PendingActions;
+use crate::sync::Read;
 use gravity_domain::id::{ItemId, UserId};
 use gravity_domain::stream::{Changes, StreamCache, StreamStore};
-use gravity_domain::sync::ReadError;
 use gravity_domain::sync::ports::{Breaker, BufferError, WriteBuffer};
+use gravity_domain::sync::{Freshness, ReadError};
 use std::collections::HashSet;
 use std::sync::Arc;
 use thiserror::Error;
@@ -56,13 +57,18 @@ impl GetChanges {
         }
     }
 
-    /// What has changed after version `since`. Postgres is not asked when that is known to be the user's version.
+    /// What has changed after version `since`. Postgres is not asked when that is known to be the user's version; while it is
+    /// away, nobody knows what has changed since ([`Freshness::Stale`]).
     ///
     /// # Errors
     /// See [`ChangesError`].
-    pub async fn run(&self, user: UserId, since: u64) -> Result<Changes, ChangesError> {
+    pub async fn run(&self, user: UserId, since: u64) -> Result<Read<Changes>, ChangesError> {
         let pending = PendingActions::of(self.buffer.as_ref(), user).await?;
+        let mut freshness = Freshness::Current;
         let mut changes = if self.cache.version(user, 0).await == Some(since) {
+            if !self.breaker.allows_reads() {
+                freshness = Freshness::Stale;
+            }
             Changes {
                 changed: Vec::new(),
                 removed: Vec::new(),
@@ -76,7 +82,13 @@ impl GetChanges {
         changes
             .changed
             .extend(pending.ids().filter(|id| !told.contains(id)));
-        Ok(changes)
+        if !pending.is_empty() {
+            freshness = Freshness::Pending;
+        }
+        Ok(Read {
+            value: changes,
+            freshness,
+        })
     }
 
     async fn stored(&self, user: UserId, since: u64) -> Result<Changes, ChangesError> {

@@ -1,6 +1,6 @@
 //! One item with its newest messages, with the user's own pending actions in it.
 
-use super::overlay::{PendingActions, unread};
+use super::overlay::{PendingActions, renew, unread};
 use gravity_domain::id::{ItemId, UserId};
 use gravity_domain::stream::{ItemDetail, StreamCache};
 use gravity_domain::sync::ports::WriteBuffer;
@@ -16,12 +16,15 @@ pub struct GetItem {
 /// An item and how fresh it is.
 #[derive(Debug, Clone)]
 pub struct ItemRead {
-    /// The item: shared with the cache, unless pending actions are folded in ([`Freshness::Pending`]).
+    /// The item: shared with the cache, unless pending actions are folded in ([`Freshness::Pending`]), or what a stale one
+    /// lacked.
     pub detail: Arc<ItemDetail>,
     /// How fresh.
     pub freshness: Freshness,
     /// How old what was known is, in seconds; 0 unless it is stale.
     pub age_seconds: u64,
+    /// Whether it is not the item of its version, but has more in it.
+    pub is_folded: bool,
 }
 
 impl GetItem {
@@ -41,12 +44,24 @@ impl GetItem {
             detail: found.value.ok_or(ReadError::NotFound)?,
             freshness: found.freshness,
             age_seconds: found.age_seconds,
+            is_folded: false,
         };
-        if !pending.touch(id) {
+        let is_pending = pending.touch(id);
+        let is_stale = read.freshness == Freshness::Stale;
+        if !is_pending && !is_stale {
             return Ok(read);
         }
         let base = &read.detail;
-        let folded = pending.fold(&Arc::new(base.item.clone()));
+        let mut items = [Arc::new(base.item.clone())];
+        let mut pending = pending;
+        if is_stale {
+            renew(self.cache.as_ref(), user, &mut items);
+            pending = pending.with(self.cache.acted_since(user, 0));
+        }
+        let folded = pending.fold(&items[0]);
+        if !is_pending && *folded == base.item {
+            return Ok(read);
+        }
         let detail = ItemDetail {
             item: Arc::unwrap_or_clone(folded),
             messages: base.messages.clone(),
@@ -56,8 +71,13 @@ impl GetItem {
         };
         Ok(ItemRead {
             detail: Arc::new(detail),
-            freshness: Freshness::Pending,
+            freshness: if is_pending {
+                Freshness::Pending
+            } else {
+                Freshness::Stale
+            },
             age_seconds: read.age_seconds,
+            is_folded: true,
         })
     }
 }

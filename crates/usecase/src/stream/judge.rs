@@ -1,4 +1,5 @@
-//! What is known of the items of an action that is to be buffered.
+//! What is known of the items of an action that is to be buffered: whether they are there and how new they are, however long ago
+//! that was read.
 
 use super::overlay::unwritten;
 use async_trait::async_trait;
@@ -47,7 +48,7 @@ impl Judge for StreamJudge {
         let may_ask_store = may_ask_store && self.breaker.allows_reads();
         let items = self
             .cache
-            .items(operation.user_id, &action.ids, may_ask_store)
+            .ever_known(operation.user_id, &action.ids, may_ask_store)
             .await
             .map_err(unwritten)?;
         if items.len() != action.ids.len() {

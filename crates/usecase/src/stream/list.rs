@@ -5,7 +5,7 @@
 //! page is answered than there are items for; a page that cannot be read on (Postgres is away) is answered short, with
 //! the cursor at which it ends. The position a page ends at counts, not what is on it: so pages neither repeat nor gap.
 
-use super::overlay::{PendingActions, bases, unread};
+use super::overlay::{PendingActions, bases, renew, unread as unread_error};
 use gravity_domain::clock::Timestamp;
 use gravity_domain::error::StoreError;
 use gravity_domain::id::{ItemId, UserId};
@@ -31,12 +31,14 @@ pub struct ListStream {
 #[derive(Debug, Clone)]
 pub struct StreamRead {
     /// The page: shared with the cache, unless pending actions are folded in ([`Freshness::Pending`]), when it is this
-    /// read's own, and its version is that of the page without them.
+    /// read's own, and its version is that of the page without them; or it was stale and lacked what was done, or shown, before.
     pub page: Arc<StreamPage>,
     /// How fresh.
     pub freshness: Freshness,
     /// How old what was known is, in seconds; 0 unless it is stale.
     pub age_seconds: u64,
+    /// Whether it is not the page of its version, but has more in it.
+    pub is_folded: bool,
 }
 
 /// A stretch of a list as it is without pending actions.
@@ -48,6 +50,7 @@ struct Stretch {
     unread_count: u64,
     as_of: Timestamp,
     age_seconds: u64,
+    is_stale: bool,
 }
 
 impl Stretch {
@@ -59,6 +62,7 @@ impl Stretch {
             unread_count: page.value.unread_count,
             as_of: page.value.as_of,
             age_seconds: page.age_seconds,
+            is_stale: page.freshness == Freshness::Stale,
         }
     }
 
@@ -71,7 +75,25 @@ impl Stretch {
         self.version = self.version.min(page.value.version);
         self.as_of = self.as_of.min(page.value.as_of);
         self.age_seconds = self.age_seconds.max(page.age_seconds);
+        self.is_stale |= page.freshness == Freshness::Stale;
     }
+
+    /// With what is known newer of its items, if it is stale, and as far as that still lies in it.
+    fn renew(&mut self, cache: &dyn StreamCache, user: UserId) {
+        if !self.is_stale {
+            return;
+        }
+        let before = unread(&self.items);
+        renew(cache, user, &mut self.items);
+        self.unread_count = (self.unread_count + unread(&self.items)).saturating_sub(before);
+        let end = self.end;
+        self.items
+            .retain(|item| end.is_none_or(|end| item.page_key() >= end));
+    }
+}
+
+fn unread(items: &[Arc<Item>]) -> u64 {
+    items.iter().map(|item| u64::from(item.counts_as_unread())).sum()
 }
 
 impl ListStream {
@@ -87,6 +109,10 @@ impl ListStream {
     /// The user's version, if it is known for certain without asking Postgres and nothing of the user is pending: an answer
     /// that carried it, and no pending actions, would be the same now.
     pub async fn version(&self, user: UserId, at_least: u64) -> Option<u64> {
+        // In the dark an answer says so, and of what age it is.
+        if !self.breaker.allows_reads() {
+            return None;
+        }
         let pending = PendingActions::of(self.buffer.as_ref(), user).await.ok()?;
         if pending.is_empty() {
             self.cache.version(user, at_least).await
@@ -106,19 +132,63 @@ impl ListStream {
         at_least: u64,
     ) -> Result<StreamRead, ReadError> {
         let pending = PendingActions::of(self.buffer.as_ref(), user).await?;
-        if pending.is_empty() {
-            let page = self.cache.page(user, query, at_least).await.map_err(unread)?;
-            return Ok(StreamRead {
-                page: page.value,
-                freshness: page.freshness,
-                age_seconds: page.age_seconds,
-            });
+        let is_pending = !pending.is_empty();
+        if !is_pending {
+            let page = self.cache.page(user, query, at_least).await;
+            let lacks_nothing = |page: &Cached<Arc<StreamPage>>| {
+                page.freshness != Freshness::Stale || self.lacks_nothing(user, &page.value)
+            };
+            match page {
+                Ok(page) if lacks_nothing(&page) => {
+                    return Ok(StreamRead {
+                        page: page.value,
+                        freshness: page.freshness,
+                        age_seconds: page.age_seconds,
+                        is_folded: false,
+                    });
+                }
+                // Of pages that actions were folded over, the next may begin inside of a known one.
+                Err(error) if error.is_transient() && self.may_be_inside(user, query) => {}
+                Err(error) => return Err(unread_error(error)),
+                Ok(_) => {}
+            }
         }
-        let (mut base, touched) = self.base(user, query, at_least, &pending).await?;
-        let rows = self
-            .fill(user, query, at_least, &mut base, &touched, &pending)
-            .await?;
-        Ok(cut(&base, rows, query.limit, &touched, &pending))
+        let freshness = if is_pending {
+            Freshness::Pending
+        } else {
+            Freshness::Stale
+        };
+        let mut is_dark = !is_pending || !self.breaker.allows_reads();
+        let mut pending = if is_dark {
+            self.with_committed(user, pending)
+        } else {
+            pending
+        };
+        loop {
+            let (mut base, touched) = self.base(user, query, at_least, &pending).await?;
+            let rows = self
+                .fill(user, query, at_least, &mut base, &touched, &pending)
+                .await?;
+            if is_dark || !base.is_stale {
+                return Ok(cut(&base, rows, query.limit, &touched, &pending, freshness));
+            }
+            is_dark = true;
+            pending = self.with_committed(user, pending);
+        }
+    }
+
+    fn may_be_inside(&self, user: UserId, query: &StreamQuery) -> bool {
+        query.after.is_some() && !self.cache.acted_since(user, 0).is_empty()
+    }
+
+    fn with_committed(&self, user: UserId, pending: PendingActions) -> PendingActions {
+        pending.with(self.cache.acted_since(user, 0))
+    }
+
+    /// Of a stale page: whether all that was done and shown before is in it.
+    fn lacks_nothing(&self, user: UserId, page: &StreamPage) -> bool {
+        self.cache.acted_since(user, page.version).is_empty()
+            && self.cache.newer(user, &page.items).is_empty()
     }
 
     /// The page without pending actions, and what they touch outside of it. A touched item may be newer than the page; the
@@ -135,7 +205,7 @@ impl ListStream {
         let elsewhere: Vec<_> = pending.ids().filter(|id| !on_page.contains(id)).collect();
         let touched = bases(self.cache.as_ref(), self.breaker.as_ref(), user, &elsewhere)
             .await
-            .map_err(unread)?;
+            .map_err(unread_error)?;
         let newest = touched.iter().map(|item| item.version).max().unwrap_or(0);
         if newest > base.version
             && self.breaker.allows_reads()
@@ -150,18 +220,27 @@ impl ListStream {
     /// known pages from the first.
     async fn stretch(&self, user: UserId, query: &StreamQuery, at_least: u64) -> Result<Stretch, ReadError> {
         let failed = match self.cache.page(user, query, at_least).await {
-            Ok(page) => return Ok(Stretch::of(&page)),
+            Ok(page) => {
+                let mut stretch = Stretch::of(&page);
+                stretch.renew(self.cache.as_ref(), user);
+                return Ok(stretch);
+            }
             Err(error) => error,
         };
         let Some(after) = query.after.filter(|_| failed.is_transient()) else {
-            return Err(unread(failed));
+            return Err(unread_error(failed));
         };
         let first = StreamQuery {
             after: None,
             ..query.clone()
         };
-        let page = self.cache.page(user, &first, at_least).await.map_err(unread)?;
+        let page = self
+            .cache
+            .page(user, &first, at_least)
+            .await
+            .map_err(unread_error)?;
         let mut known = Stretch::of(&page);
+        known.renew(self.cache.as_ref(), user);
         let mut loads = 1;
         while known.end.is_some_and(|end| end >= after) {
             if loads == MAX_LOADS {
@@ -170,7 +249,7 @@ impl ListStream {
             loads += 1;
             self.lengthen(user, query, at_least, &mut known)
                 .await
-                .map_err(unread)?;
+                .map_err(unread_error)?;
         }
         known.items.retain(|item| item.page_key() < after);
         Ok(known)
@@ -193,6 +272,7 @@ impl ListStream {
             match self.cache.page(user, &next, at_least).await {
                 Ok(page) => {
                     base.extend(&page);
+                    base.renew(self.cache.as_ref(), user);
                     return Ok(());
                 }
                 Err(error) if !error.is_transient() => return Err(error),
@@ -200,6 +280,7 @@ impl ListStream {
             }
         }
         base.extend(&self.cache.page(user, &next, at_least).await?);
+        base.renew(self.cache.as_ref(), user);
         Ok(())
     }
 
@@ -225,7 +306,7 @@ impl ListStream {
                 return Ok(rows);
             }
             if let Err(error) = self.lengthen(user, query, at_least, base).await {
-                let error = unread(error);
+                let error = unread_error(error);
                 return if rows.is_empty() || !matches!(error, ReadError::Unknown) {
                     Err(error)
                 } else {
@@ -262,6 +343,7 @@ fn cut(
     limit: PageLimit,
     touched: &[Arc<Item>],
     pending: &PendingActions,
+    freshness: Freshness,
 ) -> StreamRead {
     let next = if rows.len() > limit.get() {
         rows.truncate(limit.get());
@@ -279,8 +361,9 @@ fn cut(
     };
     StreamRead {
         page: Arc::new(page),
-        freshness: Freshness::Pending,
+        freshness,
         age_seconds: base.age_seconds,
+        is_folded: true,
     }
 }
 

@@ -1,7 +1,6 @@
 //! The older messages of an item.
 
 use super::overlay::unread;
-use crate::sync::Read;
 use crate::sync::overlay::fall_back;
 use gravity_domain::id::{ItemId, UserId};
 use gravity_domain::page::{Page, PageKey, PageLimit};
@@ -15,6 +14,17 @@ pub struct ListMessages {
     store: Arc<dyn StreamStore>,
     cache: Arc<dyn StreamCache>,
     breaker: Arc<dyn Breaker>,
+}
+
+/// A page of messages and how fresh it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MessagesRead {
+    /// The page.
+    pub page: Page<Message>,
+    /// How fresh.
+    pub freshness: Freshness,
+    /// How old what was known is, in seconds; 0 unless it is stale.
+    pub age_seconds: u64,
 }
 
 impl ListMessages {
@@ -38,13 +48,14 @@ impl ListMessages {
         id: ItemId,
         after: Option<PageKey>,
         limit: PageLimit,
-    ) -> Result<Read<Page<Message>>, ReadError> {
+    ) -> Result<MessagesRead, ReadError> {
         if self.breaker.allows_reads() {
             match self.store.messages(user, id, after, limit).await {
                 Ok(found) => {
-                    return Ok(Read {
-                        value: found.ok_or(ReadError::NotFound)?,
+                    return Ok(MessagesRead {
+                        page: found.ok_or(ReadError::NotFound)?,
                         freshness: Freshness::Current,
+                        age_seconds: 0,
                     });
                 }
                 Err(error) => fall_back(self.breaker.as_ref(), error)?,
@@ -52,9 +63,10 @@ impl ListMessages {
         }
         let known = self.cache.detail(user, id, 0).await.map_err(unread)?;
         let detail = known.value.ok_or(ReadError::NotFound)?;
-        Ok(Read {
-            value: covered(&detail, after, limit).ok_or(ReadError::Unknown)?,
+        Ok(MessagesRead {
+            page: covered(&detail, after, limit).ok_or(ReadError::Unknown)?,
             freshness: known.freshness,
+            age_seconds: known.age_seconds,
         })
     }
 }

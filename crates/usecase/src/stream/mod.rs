@@ -23,5 +23,5 @@ pub use detail::{GetItem, ItemRead};
 pub use ingest::IngestItems;
 pub use judge::StreamJudge;
 pub use list::{ListStream, StreamRead};
-pub use messages::ListMessages;
+pub use messages::{ListMessages, MessagesRead};
 pub use remove::RemoveItems;

@@ -1,4 +1,5 @@
-//! A user's pending actions, folded over the items they touch.
+//! A user's pending actions, folded over the items they touch. What is stale may also lack actions that are committed: those that
+//! this node knows are folded over it too, and items that it has known newer are put in.
 //!
 //! Pending actions are read *before* any base: one that drains in between is then seen twice, which folding makes
 //! harmless, and never not at all. An item that an action was known not to find, or to skip, is not touched by it.
@@ -9,7 +10,7 @@ use gravity_domain::id::{ItemId, UserId};
 use gravity_domain::stream::{Item, ItemOutcome, StreamAction, StreamCache};
 use gravity_domain::sync::ports::{Breaker, WriteBuffer};
 use gravity_domain::sync::{BufferError, Change, EntityKind, ReadError, WriteError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The actions of one user that wait in the buffer.
@@ -40,6 +41,17 @@ impl PendingActions {
             actions.push((operation.accepted_at, action));
         }
         Ok(Self { actions, by_item })
+    }
+
+    /// With actions that are committed, for what may lack them.
+    pub(super) fn with(mut self, committed: Vec<(Hlc, StreamAction)>) -> Self {
+        for (stamp, action) in committed {
+            for id in &action.ids {
+                self.by_item.entry(*id).or_default().push(self.actions.len());
+            }
+            self.actions.push((stamp, action));
+        }
+        self
     }
 
     /// True when they touch nothing.
@@ -73,6 +85,20 @@ impl PendingActions {
             }
         }
         folded
+    }
+}
+
+/// Puts the items that are known newer in the place of those that there are.
+pub(super) fn renew(cache: &dyn StreamCache, user: UserId, items: &mut [Arc<Item>]) {
+    let newer = cache.newer(user, items);
+    if newer.is_empty() {
+        return;
+    }
+    let newer: HashMap<ItemId, Arc<Item>> = newer.into_iter().map(|item| (item.id, item)).collect();
+    for item in items {
+        if let Some(found) = newer.get(&item.id) {
+            item.clone_from(found);
+        }
     }
 }
 

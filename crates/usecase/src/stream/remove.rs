@@ -1,6 +1,6 @@
 //! Take items out of streams.
 
-use super::ingest::{failed, last_of_each};
+use super::ingest::{failed, last_of_each, to_its_end};
 use gravity_domain::error::StoreError;
 use gravity_domain::stream::{ItemKey, Removed, StreamCache, StreamStore};
 use gravity_domain::sync::ports::Breaker;
@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// `DELETE /v2/ingest/items`.
+#[derive(Clone)]
 pub struct RemoveItems {
     store: Arc<dyn StreamStore>,
     cache: Arc<dyn StreamCache>,
@@ -24,11 +25,17 @@ impl RemoveItems {
         }
     }
 
-    /// Removes the items. The answer says of each key given, in order, whether there was such an item.
+    /// Removes the items. The answer says of each key given, in order, whether there was such an item. It goes on when the
+    /// caller goes away.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is buffered: the service that feeds sends again.
     pub async fn run(&self, keys: Vec<ItemKey>) -> Result<Removed, StoreError> {
+        let remove = self.clone();
+        to_its_end(async move { remove.remove(keys).await }).await
+    }
+
+    async fn remove(&self, keys: Vec<ItemKey>) -> Result<Removed, StoreError> {
         if keys.is_empty() {
             return Ok(Removed::default());
         }

@@ -4,7 +4,7 @@
 //! way the user's pending actions are folded in: what they put out of the filter's sight is not found, what they bring into it is.
 //! In the dark an item that arrived unseen is not found: an action is for what its user has seen.
 
-use super::overlay::{PendingActions, bases, unwritten};
+use super::overlay::{PendingActions, bases, renew, unwritten};
 use gravity_domain::clock::Timestamp;
 use gravity_domain::id::{ItemId, UserId};
 use gravity_domain::page::PageLimit;
@@ -40,10 +40,13 @@ impl Finder {
         let pending = PendingActions::of(self.buffer.as_ref(), user).await?;
         let limit = StreamAction::MAX_ITEMS + pending.len();
         let mut known = HashMap::new();
+        let mut pending = pending;
         let mut selection = match self.stored(user, filter, as_of, limit).await? {
             Some(selection) => selection,
             None => {
-                let items = self.known(user, filter).await.ok_or(WriteError::Unknown)?;
+                let mut items = self.known(user, filter).await.ok_or(WriteError::Unknown)?;
+                renew(self.cache.as_ref(), user, &mut items);
+                pending = pending.with(self.cache.acted_since(user, 0));
                 let found = items.iter().filter(|item| is_wanted(item, filter, as_of));
                 let ids = found.map(|item| item.id).collect();
                 known.extend(items.into_iter().map(|item| (item.id, item)));

@@ -100,6 +100,7 @@ impl Streams {
             id: operation.id.0,
             user_id: user,
             stamp: operation.accepted_at,
+            action: Some(action.action),
             results,
             version: Some(version),
         };
@@ -382,7 +383,24 @@ impl StreamCache for Memory {
         Ok(ids.iter().map(known).collect())
     }
 
+    async fn ever_known(
+        &self,
+        user: UserId,
+        ids: &[ItemId],
+        may_ask_store: bool,
+    ) -> Result<Vec<Option<Arc<Item>>>, StoreError> {
+        self.items(user, ids, may_ask_store).await
+    }
+
+    fn newer(&self, _: UserId, _: &[Arc<Item>]) -> Vec<Arc<Item>> {
+        Vec::new()
+    }
     fn raised(&self, _: &[Raised]) {}
+    fn acted(&self, _: &ActionReceipt) {}
+    fn acted_since(&self, _: UserId, _: u64) -> Vec<(Hlc, StreamAction)> {
+        Vec::new()
+    }
+    fn stirred(&self, _: UserId) {}
     fn doubted(&self, _: UserId) {}
 }
 

@@ -158,12 +158,26 @@ impl Core {
             loop {
                 tokio::select! {
                     () = self.outbox.woken() => {}
-                    () = tokio::time::sleep(AGAIN), if !self.outbox.is_empty() => {}
+                    () = tokio::time::sleep(AGAIN), if !(self.outbox.is_empty() && self.acts_to_tell.is_empty()) => {}
                 }
                 while self.tell_some().await {}
+                while self.tell_acts().await {}
             }
         };
         stop.run_until_cancelled(telling).await;
+    }
+
+    /// True when some were told.
+    async fn tell_acts(&self) -> bool {
+        let some = self.acts_to_tell.some(BATCH);
+        let Some(shared) = self.shared.as_ref().filter(|_| !some.is_empty()) else {
+            return false;
+        };
+        let told = shared.tell_acted(&some).await.is_ok();
+        if told {
+            self.acts_to_tell.told(&some);
+        }
+        told
     }
 
     /// True when some were told for certain. While the tracking connection is down, the server's life is only guessed: it is

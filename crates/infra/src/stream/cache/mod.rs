@@ -3,9 +3,10 @@
 //! Pages, details and items never change at one version of their user, so only the version can be out of date: it is looked up
 //! in `versions` (this process, while the tracking connection vouches for it), then in Redis, then in Postgres. What is
 //! read at that version comes from `process`, then from Redis (`shared`), then from Postgres, with one load per key
-//! (`flight`, and a lease across nodes). When Postgres is away, the last known value is served as stale, unless it is older
-//! than what this node has told its user. Redis is never needed: whatever is wrong with it is a miss.
+//! (`flight`, and a lease across nodes). When Postgres is away, the last known value is served as stale, unless it lacks
+//! what the user has done (`acted`). Redis is never needed: whatever is wrong with it is a miss.
 
+mod acted;
 mod flight;
 mod load;
 mod lookup;
@@ -18,13 +19,15 @@ mod versions;
 mod weight;
 
 use crate::redis::{Redis, track};
+use acted::Acted;
 use async_trait::async_trait;
 use flight::Flights;
-use gravity_domain::clock::{Timestamp, WallClock};
+use gravity_domain::clock::{Hlc, Timestamp, WallClock};
 use gravity_domain::error::StoreError;
 use gravity_domain::id::{ItemId, UserId};
 use gravity_domain::stream::{
-    Cached, Item, ItemDetail, Raised, StreamCache, StreamPage, StreamQuery, StreamStore,
+    ActionReceipt, Cached, Item, ItemDetail, Raised, StreamAction, StreamCache, StreamPage, StreamQuery,
+    StreamStore,
 };
 use gravity_domain::sync::Freshness;
 use gravity_domain::sync::ports::Breaker;
@@ -85,6 +88,8 @@ struct Core {
     versions: Arc<Versions>,
     trust: Arc<Trust>,
     outbox: Arc<Outbox>,
+    acted: Acted,
+    acts_to_tell: Outbox,
     hits: Arc<Hits>,
     version_flights: Flights<lookup::Asking, u64>,
     page_flights: Flights<(PageName, u64), Arc<StreamPage>>,
@@ -113,6 +118,8 @@ impl CachedStream {
             versions,
             trust: Arc::default(),
             outbox: Arc::new(Outbox::new(OUTBOX)),
+            acted: Acted::default(),
+            acts_to_tell: Outbox::new(OUTBOX),
             hits: Arc::default(),
             version_flights: Flights::new("version", handle.clone()),
             page_flights: Flights::new("page", handle.clone()),
@@ -168,6 +175,25 @@ impl Core {
             value,
             freshness: Freshness::Current,
             age_seconds: 0,
+        }
+    }
+
+    fn raise(&self, user: UserId, version: u64) {
+        self.versions.raised(user, version);
+        if self.shared.is_some() {
+            self.outbox.put(user, version);
+        }
+    }
+
+    fn stir(self: &Arc<Self>, user: UserId) {
+        if self.versions.stir(user) {
+            self.handle.spawn(self.clone().settle(user));
+        }
+    }
+
+    fn doubt(self: &Arc<Self>, user: UserId) {
+        if self.versions.doubt(user) {
+            self.handle.spawn(self.clone().settle(user));
         }
     }
 
@@ -249,18 +275,48 @@ impl StreamCache for CachedStream {
         }
     }
 
-    fn raised(&self, versions: &[Raised]) {
-        for (user, version) in versions {
-            self.core.versions.raised(*user, *version);
-            if self.core.shared.is_some() {
-                self.core.outbox.put(*user, *version);
-            }
+    async fn ever_known(
+        &self,
+        user: UserId,
+        ids: &[ItemId],
+        may_ask_store: bool,
+    ) -> Result<Vec<Option<Arc<Item>>>, StoreError> {
+        match self.core.load_items(user, ids, may_ask_store).await {
+            Err(error) => self.core.ever_known(user, ids, error).await,
+            found => found,
         }
     }
 
-    fn doubted(&self, user: UserId) {
-        if self.core.versions.doubt(user) {
-            self.core.handle.spawn(self.core.clone().settle(user));
+    fn newer(&self, user: UserId, items: &[Arc<Item>]) -> Vec<Arc<Item>> {
+        let newest = |item: &Arc<Item>| self.core.process.last_item(user, item.id, item.version + 1);
+        let newest = items
+            .iter()
+            .filter_map(|item| newest(item).map(|found| (found, item)));
+        newest
+            .filter(|(found, item)| found.version > item.version)
+            .map(|(found, _)| found)
+            .collect()
+    }
+
+    fn raised(&self, versions: &[Raised]) {
+        for (user, version) in versions {
+            self.core.raise(*user, *version);
         }
+    }
+
+    fn acted(&self, receipt: &ActionReceipt) {
+        self.core.keep_act(receipt);
+    }
+
+    fn acted_since(&self, user: UserId, version: u64) -> Vec<(Hlc, StreamAction)> {
+        self.core.acted.since(user, version)
+    }
+
+    fn stirred(&self, user: UserId) {
+        self.core.stir(user);
+    }
+
+    fn doubted(&self, user: UserId) {
+        self.core.doubt(user);
     }
 }

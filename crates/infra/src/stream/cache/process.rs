@@ -1,7 +1,7 @@
 //! Level 1: what this process holds, bounded by bytes.
 //!
 //! Each page and each detail is kept once: the newest known, with the version it was read at. At that version it is the
-//! answer; at any other it is the last known, for the time when Postgres is away.
+//! answer, for a minute at most; else it is the last known, for the time when Postgres is away.
 
 use super::weight::{FIXED, weight_of_detail, weight_of_item, weight_of_page};
 use gravity_domain::id::{ItemId, UserId};
@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// How long a value is the answer without a look further.
+const FRESH: Duration = Duration::from_secs(60);
 /// How long an item that is not there is remembered.
 pub(super) const UNKNOWN: Duration = Duration::from_secs(5);
 
@@ -51,6 +53,13 @@ pub(super) struct Known<T> {
     pub(super) value: T,
     pub(super) version: u64,
     weight: u32,
+    since: Instant,
+}
+
+impl<T> Known<T> {
+    fn is_fresh_at(&self, version: u64) -> bool {
+        self.version == version && self.since.elapsed() < FRESH
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -93,9 +102,10 @@ impl Process {
     }
 
     pub(super) fn page(&self, user: UserId, version: u64, query: &StreamQuery) -> Option<Arc<StreamPage>> {
-        self.last_page(user, query)
-            .map(|held| held.page)
-            .filter(|page| page.version == version)
+        self.pages
+            .get(&PageRef { user, query })
+            .filter(|known| known.is_fresh_at(version))
+            .map(|known| known.value.page)
     }
 
     pub(super) fn last_page(&self, user: UserId, query: &StreamQuery) -> Option<HeldPage> {
@@ -111,6 +121,7 @@ impl Process {
         let known = Known {
             version: page.version,
             weight: weight_of_page(&name.query, page),
+            since: Instant::now(),
             value: held,
         };
         keep_newest(&self.pages, name, known, newest);
@@ -118,7 +129,7 @@ impl Process {
 
     pub(super) fn detail(&self, user: UserId, version: u64, id: ItemId) -> Option<Arc<ItemDetail>> {
         self.last_detail(user, id)
-            .filter(|known| known.version == version)
+            .filter(|known| known.is_fresh_at(version))
             .map(|known| known.value)
     }
 
@@ -134,6 +145,7 @@ impl Process {
             return None;
         }
         held.version = version;
+        held.since = item.since;
         let detail = held.value.clone();
         keep_newest(&self.details, (user, id), held, version);
         Some(detail)
@@ -150,6 +162,7 @@ impl Process {
             value: detail.clone(),
             version,
             weight: weight_of_detail(detail),
+            since: Instant::now(),
         };
         let id = detail.item.id;
         keep_newest(&self.details, (user, id), known, newest);
@@ -176,6 +189,7 @@ impl Process {
             value: item.clone(),
             version,
             weight: weight_of_item(item),
+            since: Instant::now(),
         };
         keep_newest(&self.items, item.id, known, u64::MAX);
     }

@@ -178,6 +178,10 @@ fn last_detail_key(user: UserId, id: ItemId) -> String {
     format!("{PREFIX}stream:last:detail:{user}:{id}")
 }
 
+fn acted_key(user: UserId) -> String {
+    format!("{PREFIX}stream:acted:{user}")
+}
+
 fn last_item_key(user: UserId, id: ItemId) -> String {
     format!("{PREFIX}stream:last:item:{user}:{id}")
 }
@@ -229,6 +233,30 @@ impl Shared {
             malformed(Kind::Version);
         }
         Ok(version.zip(life.map(Duration::from_millis)))
+    }
+
+    /// Tells the versions of users' newest actions.
+    pub(super) async fn tell_acted(&self, versions: &[(UserId, u64)]) -> Result<(), StoreError> {
+        let mut call = self.raise.prepare_invoke();
+        call.arg(LAST_LIFE_MS + 60_000);
+        for (user, version) in versions {
+            call.key(acted_key(*user)).arg(*version);
+        }
+        let told: Vec<u64> = self.redis.script("stream_acted", &call).await?;
+        drop(told);
+        Ok(())
+    }
+
+    /// The version of the user's newest action, 0 when there is none that a last known value could lack.
+    pub(super) async fn acted(&self, user: UserId) -> Result<u64, StoreError> {
+        let key = acted_key(user);
+        let raw: Raw = self.redis.command("stream_acted", cmd("GET").arg(key)).await?;
+        let Some(raw) = raw else { return Ok(0) };
+        let version = std::str::from_utf8(&raw).ok().and_then(|text| text.parse().ok());
+        version.ok_or_else(|| {
+            malformed(Kind::Version);
+            StoreError::unavailable("malformed")
+        })
     }
 
     /// Raises versions, and answers what they are then.

@@ -1,4 +1,5 @@
-//! The last known, for when Postgres is away: never older than what was asked for, nor than what this node has told.
+//! The last known, for when Postgres is away: never older than what was asked for, nor lacking what its user has done, but for
+//! the actions that can be folded over it.
 
 use super::Core;
 use super::metrics::{Kind, Level, count};
@@ -28,7 +29,12 @@ impl Core {
             && let Some(shared) = self.willing()
         {
             let found = shared.last_page(user, query).await.ok().flatten();
-            page = found.map(Arc::new).filter(good);
+            let found = found.map(Arc::new).filter(good);
+            let floor = match &found {
+                Some(_) => self.floor_of_shared(shared, user, floor).await,
+                None => None,
+            };
+            page = found.filter(|page| floor.is_some_and(|floor| page.version >= floor));
         }
         count(Kind::Page, Level::Stale, page.is_some());
         let page = page.ok_or(error)?;
@@ -46,7 +52,7 @@ impl Core {
         let Some(floor) = self.floor(user, at_least, &error) else {
             return Err(error);
         };
-        if self.process.is_unknown(user, id, floor) {
+        if self.is_gone(user, id) {
             count(Kind::Detail, Level::Stale, true);
             return Ok(self.stale(None, self.clock.now()));
         }
@@ -56,8 +62,10 @@ impl Core {
             && let Some(shared) = self.willing()
         {
             let found = shared.last_detail(user, id).await.ok().flatten();
-            let found = found.filter(|(version, _)| *version >= floor);
-            detail = found.map(|(_, detail)| Arc::new(detail));
+            if let Some((version, found)) = found.filter(|(version, _)| *version >= floor) {
+                let floor = self.floor_of_shared(shared, user, floor).await;
+                detail = floor.filter(|floor| version >= *floor).map(|_| Arc::new(found));
+            }
         }
         count(Kind::Detail, Level::Stale, detail.is_some());
         let detail = detail.ok_or(error)?;
@@ -76,18 +84,49 @@ impl Core {
         let Some(floor) = self.floor(user, 0, &error) else {
             return Err(error);
         };
+        let shared_floor = match self.willing() {
+            Some(shared) => self.floor_of_shared(shared, user, floor).await,
+            None => None,
+        };
+        self.items_from(user, ids, error, (floor, shared_floor)).await
+    }
+
+    /// As [`Self::last_items`], however old.
+    pub(super) async fn ever_known(
+        &self,
+        user: UserId,
+        ids: &[ItemId],
+        error: StoreError,
+    ) -> Result<Vec<Option<Arc<Item>>>, StoreError> {
+        if !error.is_transient() {
+            return Err(error);
+        }
+        self.items_from(user, ids, error, (0, Some(0))).await
+    }
+
+    /// Floors: of what this process holds, and of Redis, which is not asked when it has none.
+    async fn items_from(
+        &self,
+        user: UserId,
+        ids: &[ItemId],
+        error: StoreError,
+        (floor, shared_floor): (u64, Option<u64>),
+    ) -> Result<Vec<Option<Arc<Item>>>, StoreError> {
         let last = |id: &ItemId| self.process.last_item(user, *id, floor);
         let mut found: Vec<Option<Arc<Item>>> = ids.iter().map(last).collect();
         let missing: Vec<usize> = (0..ids.len()).filter(|place| found[*place].is_none()).collect();
-        let gone = |place: &usize| self.process.is_unknown(user, ids[*place], floor);
+        let gone = |place: &usize| self.is_gone(user, ids[*place]);
         let missing: Vec<usize> = missing.into_iter().filter(|place| !gone(place)).collect();
         if missing.is_empty() {
             return Ok(found);
         }
         let wanted: Vec<ItemId> = missing.iter().map(|place| ids[*place]).collect();
-        let items = match self.willing() {
-            Some(shared) => shared.last_items(user, &wanted).await.unwrap_or_default(),
-            None => Vec::new(),
+        let (items, floor) = match (self.willing(), shared_floor) {
+            (Some(shared), Some(floor)) => {
+                let items = shared.last_items(user, &wanted).await.unwrap_or_default();
+                (items, floor)
+            }
+            _ => (Vec::new(), floor),
         };
         let mut items = items.into_iter();
         for place in missing {
@@ -105,6 +144,11 @@ impl Core {
             return None;
         }
         self.versions.floor(user).map(|floor| floor.max(at_least))
+    }
+
+    /// Whether the item was found missing a moment ago, at the version known.
+    fn is_gone(&self, user: UserId, id: ItemId) -> bool {
+        self.process.is_unknown(user, id, self.versions.at_least(user, 0))
     }
 
     fn willing(&self) -> Option<&Arc<Shared>> {

@@ -23,8 +23,10 @@ pub(super) const DOUBT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     version: u64,
-    /// The greatest that this node has told of; `None`: it may have told one that was forgotten.
-    raised: Option<u64>,
+    /// The greatest that this node has told of.
+    raised: u64,
+    /// What a stale answer must not be older than; `None`: nobody knows.
+    floor: Option<u64>,
     clean: Option<Clean>,
     generation: u64,
     doubted: Option<Instant>,
@@ -67,7 +69,7 @@ pub(super) struct Versions {
     shards: Vec<Mutex<Shard>>,
     per_shard: usize,
     ticks: AtomicU64,
-    /// An entry with a version told by this node was dropped.
+    /// An entry with a floor was dropped.
     lost: AtomicBool,
 }
 
@@ -152,7 +154,14 @@ impl Versions {
     pub(super) fn raised(&self, user: UserId, version: u64) {
         self.with(user, |entry| {
             entry.version = entry.version.max(version);
-            entry.raised = entry.raised.map(|raised| raised.max(version));
+            entry.raised = entry.raised.max(version);
+        });
+    }
+
+    /// The user was answered by this version, and what is older cannot be made to fit.
+    pub(super) fn told(&self, user: UserId, version: u64) {
+        self.with(user, |entry| {
+            entry.floor = entry.floor.map(|floor| floor.max(version));
         });
     }
 
@@ -165,23 +174,27 @@ impl Versions {
         }
     }
 
-    /// Something may be committed unseen, so that nobody knows what a stale answer must not be older than. True when it was
-    /// not in doubt yet.
-    pub(super) fn doubt(&self, user: UserId) -> bool {
+    /// Something may be committed unseen. True when it was not in doubt yet.
+    pub(super) fn stir(&self, user: UserId) -> bool {
         let tick = self.tick();
         self.with(user, |entry| {
             entry.generation = tick;
             entry.clean = None;
-            entry.raised = None;
             entry.doubted.replace(Instant::now()).is_none()
         })
+    }
+
+    /// As [`Self::stir`], of what the user did: nobody knows what a stale answer must not be older than.
+    pub(super) fn doubt(&self, user: UserId) -> bool {
+        self.with(user, |entry| entry.floor = None);
+        self.stir(user)
     }
 
     /// Postgres says that the version known was never reached: what this node has told stands, the rest is forgotten.
     pub(super) fn mistrust(&self, user: UserId, version: u64) {
         let tick = self.tick();
         self.with(user, |entry| {
-            entry.version = version.max(entry.raised.unwrap_or(0));
+            entry.version = version.max(entry.raised);
             entry.generation = tick;
             entry.clean = None;
         });
@@ -189,7 +202,7 @@ impl Versions {
 
     /// What a stale answer must not be older than; `None`: nobody knows any more.
     pub(super) fn floor(&self, user: UserId) -> Option<u64> {
-        self.with(user, |entry| entry.raised)
+        self.with(user, |entry| entry.floor)
     }
 
     fn tick(&self) -> u64 {
@@ -211,7 +224,8 @@ impl Versions {
         }
         let fresh = Entry {
             version: 0,
-            raised: (!self.lost.load(Ordering::Relaxed)).then_some(0),
+            raised: 0,
+            floor: (!self.lost.load(Ordering::Relaxed)).then_some(0),
             clean: None,
             generation: self.tick(),
             doubted: None,
@@ -224,7 +238,7 @@ impl Entry {
     /// Postgres told a version: unless something may be committed since, all that this node has told is in it.
     fn settle(&mut self) {
         if self.doubted.is_none() {
-            self.raised = Some(self.raised.unwrap_or(self.version));
+            self.floor = Some(self.floor.unwrap_or(self.version));
         }
     }
 }
@@ -237,13 +251,13 @@ impl Shard {
         self.young.get_mut(&user)
     }
 
-    /// True when a version that this node has told went.
+    /// True when a floor went.
     fn make_room(&mut self, most: usize) -> bool {
         if self.young.len() < most {
             return false;
         }
         let dropped = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
-        dropped.values().any(|entry| entry.raised != Some(0))
+        dropped.values().any(|entry| entry.floor != Some(0))
     }
 }
 
@@ -300,6 +314,8 @@ mod tests {
         let other = |n: u128| UserId(Uuid::from_u128(n << 8 | 7));
         assert_eq!(versions.floor(USER), Some(0));
         versions.raised(USER, 9);
+        assert_eq!(versions.floor(USER), Some(0));
+        versions.told(USER, 9);
         assert_eq!(versions.floor(USER), Some(9));
         for n in 1..4 {
             versions.begin(other(n), UP);
@@ -310,6 +326,21 @@ mod tests {
         assert_eq!(versions.floor(USER), None);
         versions.learnt(USER, 9, ticket, STORE);
         assert_eq!(versions.floor(USER), Some(9));
+    }
+
+    #[test]
+    fn a_doubt_of_what_others_did_leaves_the_floor() {
+        let versions = Versions::new(100);
+        let ticket = versions.begin(USER, UP);
+        versions.learnt(USER, 3, ticket, STORE);
+        versions.told(USER, 3);
+        assert!(versions.stir(USER));
+        assert_eq!(
+            (versions.trusted(USER, UP), versions.floor(USER)),
+            (None, Some(3))
+        );
+        assert!(!versions.doubt(USER));
+        assert_eq!(versions.floor(USER), None);
     }
 
     #[tokio::test(start_paused = true)]

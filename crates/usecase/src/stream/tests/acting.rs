@@ -327,6 +327,7 @@ async fn a_retry_in_the_dark_gets_the_first_answer_without_a_list_to_look_in() {
         }
     });
     known_items(&mut world.cache, items(2));
+    nothing_done(&mut world.cache);
     let (act, log) = world.build();
     let filter = || Selector::Filter(view(View::All));
     let first = act
@@ -356,6 +357,7 @@ async fn nothing_to_act_on_is_answered_without_a_write_unless_a_key_is_to_be_kep
             .unwrap();
         assert!(receipt(&acted).results.is_empty() && !acted.has_more);
         assert_eq!(receipt(&acted).version, Some(8));
+        assert_eq!(acted.is_written, writes == 1);
         assert_eq!(log.lock().unwrap().len(), writes);
     }
 }

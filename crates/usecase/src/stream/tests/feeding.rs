@@ -2,6 +2,7 @@
 
 use super::super::{IngestItems, RemoveItems};
 use super::*;
+use futures_util::FutureExt as _;
 use gravity_domain::clock::{HybridClock, MockClock};
 use gravity_domain::stream::ports::MockStreamStore;
 use gravity_domain::stream::{ExternalId, Flags, Ingested, ItemChange, ItemKey, NewItem, Removed};
@@ -93,14 +94,66 @@ async fn nothing_is_fed_while_postgres_is_away() {
 #[tokio::test]
 async fn users_are_doubted_when_nobody_knows_what_was_committed() {
     let mut store = MockStreamStore::new();
-    store.expect_ingest().returning(|_, _| Err(away()));
-    store.expect_remove().returning(|_| Err(away()));
+    store
+        .expect_ingest()
+        .returning(|_, _| Err(StoreError::unavailable("timeout")));
     let mut cache = MockStreamCache::new();
-    cache.expect_doubted().times(1).return_const(());
+    cache.expect_stirred().times(1).return_const(());
     let fed = ingest(store, cache, true)
         .run(vec![new_item("a", "a"), new_item("b", "b")])
         .await;
     assert!(fed.is_err());
+}
+
+#[tokio::test]
+async fn nobody_is_doubted_when_nothing_can_have_been_committed() {
+    for reason in ["pool", "lock", "serialization"] {
+        let mut store = MockStreamStore::new();
+        store
+            .expect_remove()
+            .returning(move |_| Err(StoreError::Busy { reason, source: None }));
+        let remove = RemoveItems::new(
+            Arc::new(store),
+            Arc::new(MockStreamCache::new()),
+            Arc::new(breaker(true)),
+        );
+        assert!(remove.run(vec![key("a")]).await.is_err());
+    }
+    let mut store = MockStreamStore::new();
+    store.expect_ingest().returning(|_, _| Err(away()));
+    let fed = ingest(store, MockStreamCache::new(), true)
+        .run(vec![new_item("a", "a")])
+        .await;
+    assert!(fed.is_err());
+}
+
+#[tokio::test]
+async fn what_is_fed_is_told_also_when_the_caller_has_gone_away() {
+    let (gate, told) = (
+        Arc::new(tokio::sync::Notify::new()),
+        Arc::new(tokio::sync::Notify::new()),
+    );
+    let mut store = MockStreamStore::new();
+    let opened = Arc::clone(&gate);
+    store.expect_ingest().times(1).returning(move |_, _| {
+        opened.notify_one();
+        Ok(Ingested {
+            changes: vec![(key("a").item_id(), ItemChange::Created)],
+            versions: vec![(USER, 5)],
+        })
+    });
+    let mut cache = MockStreamCache::new();
+    let raised = Arc::clone(&told);
+    cache
+        .expect_raised()
+        .times(1)
+        .returning(move |_| raised.notify_one());
+    let feed = ingest(store, cache, true);
+    let mut feeding = Box::pin(feed.run(vec![new_item("a", "a")]));
+    assert!((&mut feeding).now_or_never().is_none());
+    drop(feeding);
+    gate.notified().await;
+    told.notified().await;
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ async fn each_item_is_judged_by_what_is_known_of_it_in_the_order_of_the_request(
 async fn an_action_on_an_item_of_which_nothing_is_known_is_refused() {
     let mut cache = MockStreamCache::new();
     cache
-        .expect_items()
+        .expect_ever_known()
         .withf(|_, _, may_ask_store| !may_ask_store)
         .returning(|_, _, _| Err(away()));
     let mut operation = operation(500, action(Action::Read, &[1]));

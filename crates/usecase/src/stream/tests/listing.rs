@@ -26,6 +26,7 @@ async fn a_page_without_pending_actions_is_the_cached_one_itself() {
         .expect_page()
         .withf(|_, _, at_least| *at_least == 7)
         .returning(move |_, _, _| Ok(cached(Arc::clone(&given), Freshness::Stale)));
+    nothing_done(&mut cache);
     let read = list(cache, false, vec![])
         .run(USER, &query(View::All, 20), 7)
         .await
@@ -48,6 +49,57 @@ async fn an_item_that_is_read_while_postgres_is_away_is_seen_as_read_at_once() {
     assert_eq!(unread, [true, false, true]);
     assert_eq!((read.page.unread_count, read.page.version), (2, base.version));
     assert!(base.items[1].unread.value, "what is shared was changed");
+}
+
+/// A cache that has the pages of ten items, of which one was known newer since, and an action on others.
+fn with_deeds() -> MockStreamCache {
+    let mut known = MockStreamCache::new();
+    let rows = items(10);
+    let stale = rows.clone();
+    known.expect_page().returning(move |_, query, _| {
+        let is_of_five = query.limit == PageLimit::new(5).unwrap();
+        let ends = query.after.is_none_or(|after| after == item(6, 6).page_key());
+        if is_of_five && ends {
+            Ok(cached(Arc::new(page_of(&stale, query)), Freshness::Stale))
+        } else {
+            Err(away())
+        }
+    });
+    known_items(&mut known, rows);
+    known.expect_acted_since().returning(|_, version| match version {
+        0 | 1 => vec![
+            (stamp(5), action(Action::Archive, &[9, 2])),
+            (stamp(6), action(Action::Read, &[8])),
+        ],
+        _ => Vec::new(),
+    });
+    known.expect_newer().returning(|_, items| {
+        let mut newer = item(7, 7);
+        newer.version = 3;
+        newer.unread = Lww::new(false, stamp(2));
+        let is_older = items.iter().any(|item| item.id == newer.id && item.version < 3);
+        is_older.then(|| Arc::new(newer)).into_iter().collect()
+    });
+    known
+}
+
+#[tokio::test]
+async fn a_stale_page_shows_what_was_done_and_what_was_shown_before() {
+    let mut query = query(View::All, 5);
+    let list = list(with_deeds(), false, vec![]);
+    let first = list.run(USER, &query, 0).await.unwrap();
+    assert_eq!(numbers(&first.page), [10, 8, 7, 6, 5]);
+    let unread: Vec<_> = first.page.items.iter().map(|item| item.unread.value).collect();
+    assert_eq!(unread, [true, false, false, true, true]);
+    assert_eq!(
+        (first.freshness, first.age_seconds, first.is_folded),
+        (Freshness::Stale, 9, true)
+    );
+    assert_eq!((first.page.unread_count, first.page.version), (6, 1));
+    // The next begins inside of a page that is known.
+    query.after = first.page.next;
+    let second = list.run(USER, &query, 0).await.unwrap();
+    assert_eq!(numbers(&second.page), [4, 3, 1]);
 }
 
 #[tokio::test]
@@ -84,6 +136,7 @@ async fn a_touched_item_of_which_nothing_is_known_makes_the_answer_unknown() {
     cache
         .expect_page()
         .returning(|_, query, _| Ok(cached(Arc::new(page_of(&items(2), query)), Freshness::Stale)));
+    nothing_done(&mut cache);
     cache
         .expect_items()
         .withf(|_, ids, may_ask_store| ids == [id(77)] && !may_ask_store)
@@ -100,6 +153,7 @@ async fn an_item_that_was_judged_not_to_be_there_is_not_asked_for() {
     cache
         .expect_page()
         .returning(|_, query, _| Ok(cached(Arc::new(page_of(&items(2), query)), Freshness::Stale)));
+    nothing_done(&mut cache);
     cache.expect_items().never();
     let mut pending = action(Action::Read, &[2, 77]);
     pending.judged = vec![

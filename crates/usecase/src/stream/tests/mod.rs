@@ -184,12 +184,27 @@ fn cache(rows: Vec<Item>, dark: Option<(PageLimit, usize)>) -> MockStreamCache {
         }
     });
     known_items(&mut cache, all);
+    nothing_done(&mut cache);
     cache
+}
+
+/// Nothing was done or shown that a stale page could lack.
+fn nothing_done(cache: &mut MockStreamCache) {
+    cache.expect_acted_since().returning(|_, _| Vec::new());
+    cache.expect_newer().returning(|_, _| Vec::new());
 }
 
 /// Lets the cache know these items, and that there are no others.
 fn known_items(cache: &mut MockStreamCache, rows: Vec<Item>) {
     let details = rows.clone();
+    let ever = rows.clone();
+    cache.expect_ever_known().returning(move |_, ids, _| {
+        let find = |id: &ItemId| ever.iter().find(|item| item.id == *id);
+        Ok(ids
+            .iter()
+            .map(|id| find(id).map(|item| Arc::new(item.clone())))
+            .collect())
+    });
     cache.expect_items().returning(move |_, ids, _| {
         let find = |id: &ItemId| rows.iter().find(|item| item.id == *id);
         Ok(ids

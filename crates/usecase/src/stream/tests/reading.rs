@@ -2,6 +2,7 @@
 
 use super::super::{ChangesError, GetChanges, GetItem, ListMessages};
 use super::*;
+use crate::sync::Read;
 use gravity_domain::id::MessageId;
 use gravity_domain::page::Page;
 use gravity_domain::stream::ports::MockStreamStore;
@@ -74,8 +75,8 @@ async fn in_the_dark(has_more: bool, after: Option<i64>, limit: usize) -> Result
         .run(USER, id(1), after, PageLimit::new(limit).unwrap())
         .await
         .map(|read| {
-            assert_eq!(read.freshness, Freshness::Stale);
-            read.value
+            assert_eq!((read.freshness, read.age_seconds), (Freshness::Stale, 9));
+            read.page
         })
 }
 
@@ -116,7 +117,7 @@ async fn messages_come_from_postgres_while_it_is_there() {
             Arc::new(breaker(true)),
         );
         match list.run(USER, id(1), None, PageLimit::default()).await {
-            Ok(read) => assert_eq!((millis(&read.value), found), (vec![1], true)),
+            Ok(read) => assert_eq!((millis(&read.page), found), (vec![1], true)),
             Err(error) => assert!(matches!(error, ReadError::NotFound) && !found),
         }
     }
@@ -128,6 +129,23 @@ async fn changes(
     since: u64,
     pending: Vec<StreamAction>,
 ) -> Result<Changes, ChangesError> {
+    let freshness = if pending.is_empty() {
+        Freshness::Current
+    } else {
+        Freshness::Pending
+    };
+    let told = changes_read(answer, known, since, pending, true).await?;
+    assert_eq!(told.freshness, freshness);
+    Ok(told.value)
+}
+
+async fn changes_read(
+    answer: Option<Versioned<Option<Changes>>>,
+    known: Option<u64>,
+    since: u64,
+    pending: Vec<StreamAction>,
+    is_up: bool,
+) -> Result<Read<Changes>, ChangesError> {
     let mut store = MockStreamStore::new();
     store
         .expect_changes()
@@ -137,7 +155,7 @@ async fn changes(
     GetChanges::new(
         Arc::new(store),
         Arc::new(cache),
-        Arc::new(breaker(true)),
+        Arc::new(breaker(is_up)),
         Arc::new(buffer(pending)),
     )
     .run(USER, since)
@@ -172,6 +190,57 @@ async fn nothing_has_changed_since_the_version_that_is_known_and_postgres_is_not
         .await
         .unwrap();
     assert_eq!(told.changed, [id(3)]);
+}
+
+#[tokio::test]
+async fn that_nothing_has_changed_is_stale_while_postgres_is_away() {
+    let told = changes_read(None, Some(7), 7, vec![], false).await.unwrap();
+    assert_eq!(told.freshness, Freshness::Stale);
+    let pending = vec![action(Action::Read, &[3])];
+    let told = changes_read(None, Some(7), 7, pending, false).await.unwrap();
+    assert_eq!(told.freshness, Freshness::Pending);
+}
+
+#[tokio::test]
+async fn a_stale_item_shows_what_was_done_and_what_was_shown_before() {
+    let mut newer = item(1, 1);
+    newer.version = 4;
+    newer.archived = Lww::new(true, stamp(3));
+    let mut cache = MockStreamCache::new();
+    cache.expect_detail().returning(|_, id, _| {
+        let detail = ItemDetail {
+            item: item(id.0.as_u128(), 1),
+            messages: Vec::new(),
+            next: None,
+            as_of: at(1_000),
+            rendered: OnceLock::new(),
+        };
+        Ok(cached(Some(Arc::new(detail)), Freshness::Stale))
+    });
+    cache.expect_newer().returning(move |_, items| {
+        let newer = Arc::new(newer.clone());
+        Some(newer)
+            .into_iter()
+            .filter(|newer| newer.id == items[0].id)
+            .collect()
+    });
+    cache
+        .expect_acted_since()
+        .returning(|_, _| vec![(stamp(5), action(Action::Read, &[1, 2]))]);
+    let get = GetItem::new(Arc::new(cache), Arc::new(buffer(vec![])));
+    for (number, is_archived, is_unread, is_folded) in [
+        (1, true, false, true),
+        (2, false, false, true),
+        (3, false, true, false),
+    ] {
+        let read = get.run(USER, id(number), 0).await.unwrap();
+        let item = &read.detail.item;
+        assert_eq!((item.archived.value, item.unread.value), (is_archived, is_unread));
+        assert_eq!(
+            (read.freshness, read.age_seconds, read.is_folded),
+            (Freshness::Stale, 9, is_folded)
+        );
+    }
 }
 
 #[tokio::test]
