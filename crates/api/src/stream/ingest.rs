@@ -9,12 +9,14 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::ETAG;
 use actix_web::{HttpResponse, web};
 use gravity_domain::auth::{AuthError, RateDecision};
+use gravity_domain::deadline;
 use gravity_domain::error::{FieldError, StoreError};
 use gravity_domain::id::{ItemId, UserId};
 use gravity_domain::stream::{HtmlSanitizer, ItemChange, NewItem, Raised};
 use gravity_domain::sync::WriteError;
 use serde::Serialize;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 type Answer = Result<HttpResponse, ApiError>;
@@ -94,20 +96,28 @@ fn split<T>(rows: Vec<Row<T>>) -> (Vec<T>, Vec<Judged>) {
     (good, batch)
 }
 
-/// Cleans the HTML of the messages, off the threads that serve.
+/// How many batches are cleaned at a time: it takes much of a processor, and of memory.
+static CLEANERS: Semaphore = Semaphore::const_new(2);
+
+/// Cleans the HTML of the messages, off the threads that serve. The time is the client's, not that of the stores.
 async fn cleaned(html: &Arc<dyn HtmlSanitizer>, mut items: Vec<NewItem>) -> Result<Vec<NewItem>, ApiError> {
     let mut messages = items.iter().flat_map(|item| &item.messages);
     if messages.all(|message| message.full_content_html.is_none()) {
         return Ok(items);
     }
     let html = Arc::clone(html);
-    let cleaning = web::block(move || {
-        for message in items.iter_mut().flat_map(|item| &mut item.messages) {
-            message.full_content_html = message.full_content_html.take().map(|dirty| html.clean(&dirty));
-        }
-        items
-    });
-    cleaning
+    let cleaning = async {
+        let turn = CLEANERS.acquire().await;
+        web::block(move || {
+            let _turn = turn;
+            for message in items.iter_mut().flat_map(|item| &mut item.messages) {
+                message.full_content_html = message.full_content_html.take().map(|dirty| html.clean(&dirty));
+            }
+            items
+        })
+        .await
+    };
+    deadline::uncounted(cleaning)
         .await
         .map_err(|error| ApiError::new(ErrorCode::Busy).caused_by(error.to_string()))
 }

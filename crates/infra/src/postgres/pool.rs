@@ -258,6 +258,20 @@ impl Pool {
         self.session_by(name, limit).await
     }
 
+    /// A connection for a call that may take as long as a batch; when that has passed, it says nothing of the server. The
+    /// limit of a statement is that of the whole.
+    ///
+    /// # Errors
+    /// [`QueryError`] when there is none to be had.
+    pub async fn long_session(&self, name: &'static str) -> Result<Session, QueryError> {
+        let limit = Limit {
+            ends: Instant::now() + self.shared.batch_deadline,
+            is_fair: false,
+            is_batch: false,
+        };
+        self.session_by(name, limit).await
+    }
+
     async fn session_by(&self, name: &'static str, limit: Limit) -> Result<Session, QueryError> {
         let started = Instant::now();
         let generation = self.shared.generation.load(Ordering::Acquire);

@@ -12,10 +12,13 @@
 //! are, 50 at most; messages not told stay. Flags told take their value and their stamp, unless what was set at a later stamp is
 //! there; that is no change unless the value differs. To all this a removed item is one that has never been.
 //!
+//! A large batch may take as long as one of the drain; that it took longer is no sign that Postgres is away.
+//!
 //! changed_at is in whole milliseconds, as times are outside: arrivals are later than every `asOf` before them there too.
 
+use super::action::LOCK_VERSIONS;
 use crate::postgres::values::{At, Stamp};
-use crate::postgres::{Pool, QueryError, Session};
+use crate::postgres::{Pool, QueryError, Session, refusal};
 use futures_util::future::join4;
 use gravity_domain::clock::Hlc;
 use gravity_domain::error::StoreError;
@@ -32,7 +35,9 @@ use uuid::Uuid;
 type Parameters<'a> = [&'a (dyn ToSql + Sync)];
 
 /// Plans are made for the sizes at hand: a general one would join lists of hundreds by going through all pairs.
-const BEGIN: &str = "BEGIN; SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off";
+/// The session has a limit of its own.
+const BEGIN: &str = "BEGIN; SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL jit = off;
+    SET LOCAL statement_timeout = 0";
 /// To plan costs more than all the work for a few rows, for which the general plan is as good.
 const BEGIN_FEW: &str = "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL jit = off";
 /// How many rows are few.
@@ -42,9 +47,6 @@ const FEW: usize = 16;
 const LOCK_OR_MAKE: &str = "INSERT INTO stream_versions AS versions (user_id, version, changed_at)
     SELECT id, 0, date_trunc('milliseconds', clock_timestamp()) FROM unnest($1::uuid[]) AS told (id) ORDER BY id
     ON CONFLICT (user_id) DO UPDATE SET version = versions.version WHERE false";
-
-const LOCK: &str =
-    "SELECT FROM stream_versions WHERE user_id = ANY ($1::uuid[]) ORDER BY user_id FOR NO KEY UPDATE";
 
 /// Raises the versions of the users that `$users` gives.
 macro_rules! raise {
@@ -196,7 +198,8 @@ pub(super) async fn ingest(pool: &Pool, items: &[NewItem], stamp: Hlc) -> Result
         parameters: &batch.parameters(&stamp),
         rows: batch.rows(),
     };
-    let answers: Answers<ItemChange> = answers.run(pool, &batch.items.users, read_change).await?;
+    let answers = answers.run(pool, &batch.items.users, read_change).await;
+    let answers: Answers<ItemChange> = answers.map_err(raced)?;
     let ids = items.iter().map(|item| item.key.item_id());
     Ok(Ingested {
         changes: ids
@@ -213,7 +216,7 @@ pub(super) async fn remove(pool: &Pool, keys: &[ItemKey]) -> Result<Removed, Sto
     let users: Vec<Uuid> = keys.iter().map(|key| key.user_id.0).collect();
     let work = Work {
         name: "stream_remove",
-        lock: LOCK,
+        lock: LOCK_VERSIONS,
         sql: REMOVE,
         parameters: &[&items, &users],
         rows: items.len(),
@@ -226,6 +229,18 @@ pub(super) async fn remove(pool: &Pool, keys: &[ItemKey]) -> Result<Removed, Sto
             .collect::<Result<_, _>>()?,
         versions: answers.versions,
     })
+}
+
+/// Somebody who had no seat any more was purged meanwhile.
+fn raced(error: QueryError) -> StoreError {
+    let is_race = refusal(&error).is_some_and(|refusal| refusal.condition == "foreign_key_violation");
+    if is_race {
+        return StoreError::Busy {
+            reason: "serialization",
+            source: Some(Box::new(error)),
+        };
+    }
+    error.into()
 }
 
 fn read_change(row: &Row) -> Result<ItemChange, QueryError> {
@@ -257,9 +272,17 @@ impl Work<'_> {
         if users.is_empty() {
             return Ok(Answers::default());
         }
-        let session = pool.session(self.name).await?;
+        let session = if self.is_large() {
+            pool.long_session(self.name).await?
+        } else {
+            pool.session(self.name).await?
+        };
         let rows = self.transact(&session, users).await;
         Answers::read(&session.finish(rows)?, read)
+    }
+
+    fn is_large(&self) -> bool {
+        self.rows > FEW
     }
 
     /// The driver's futures send their request when first polled, and these are polled in their order.
@@ -274,7 +297,7 @@ impl Work<'_> {
             .into_iter()
             .collect();
         let of_lock: [&(dyn ToSql + Sync); 1] = [&users];
-        let begin = if self.rows <= FEW { BEGIN_FEW } else { BEGIN };
+        let begin = if self.is_large() { BEGIN } else { BEGIN_FEW };
         let sent = join4(
             client.batch_execute(begin),
             client.execute(&lock, &of_lock),

@@ -11,6 +11,7 @@ const TOMBSTONES_LOCK: i64 = 0x6772_6176_6974_7910;
 const APPLIED_LOCK: i64 = 0x6772_6176_6974_7911;
 const ITEMS_LOCK: i64 = 0x6772_6176_6974_7912;
 const EVENTS_LOCK: i64 = 0x6772_6176_6974_7913;
+const PEOPLE_LOCK: i64 = 0x6772_6176_6974_7914;
 
 const TASK_PURGE: &str = "DELETE FROM tasks WHERE id IN (
     SELECT id FROM tasks WHERE deleted_at < now() - make_interval(secs => $1) ORDER BY deleted_at LIMIT $2 FOR UPDATE SKIP LOCKED
@@ -31,6 +32,11 @@ const ITEM_PURGE: &str = "WITH old AS MATERIALIZED (
     FROM (SELECT user_id, max(version) AS version FROM purged GROUP BY user_id) AS newest
     WHERE versions.user_id = newest.user_id
 ) SELECT FROM purged";
+/// People without a seat, whom nobody sees. A batch that seats one of them at that moment fails, and is sent again.
+const PEOPLE_PURGE: &str = "DELETE FROM people WHERE id IN (
+    SELECT id FROM people WHERE NOT EXISTS (SELECT FROM priority_item_participants AS seat WHERE seat.person_id = people.id)
+    AND $1::float8 >= 0 LIMIT $2 FOR UPDATE SKIP LOCKED
+)";
 const OPERATION_PURGE: &str = "DELETE FROM applied_operations WHERE id IN (
     SELECT id FROM applied_operations WHERE applied_at < now() - make_interval(secs => $1) ORDER BY applied_at LIMIT $2 FOR UPDATE SKIP LOCKED
 )";
@@ -67,7 +73,7 @@ impl RowsPurge {
     }
 
     /// Removes tombstones of tasks and items deleted longer ago than `retention`, by the clock of Postgres, which wrote their
-    /// times. Returns how many.
+    /// times, and people whom no item shows. Returns how many.
     ///
     /// # Errors
     /// The store's; what was removed before stays removed.
@@ -78,7 +84,10 @@ impl RowsPurge {
         let items = self
             .purge("item_purge", ITEM_PURGE, ITEMS_LOCK, retention)
             .await?;
-        Ok(tasks + items)
+        let people = self
+            .purge("people_purge", PEOPLE_PURGE, PEOPLE_LOCK, retention)
+            .await?;
+        Ok(tasks + items + people)
     }
 
     /// Forgets operations committed longer ago than `retention`, by the clock of Postgres. Returns how many.

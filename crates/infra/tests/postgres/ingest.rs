@@ -388,6 +388,60 @@ async fn flags_told_do_not_overwrite_what_was_done_later() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_whom_no_item_shows_are_purged_and_come_back() {
+    let world = World::new().await;
+    let user = UserId::random();
+    let (mut a, mut b) = (item(user, "a"), item(user, "b"));
+    a.participants = vec![person("ada", "Ada"), person("ben", "Ben")];
+    b.participants = vec![person("ada", "Ada")];
+    world.ingest(1, &[a.clone(), b]).await;
+    world.store.remove(&[a.key.clone()]).await.unwrap();
+    let purge = || world.fixture.purge.purge_tombstones(Duration::from_secs(3_600));
+    assert_eq!(purge().await.unwrap(), 1);
+    assert_eq!(world.fixture.count("SELECT count(*) FROM people").await, 1);
+    assert_eq!(purge().await.unwrap(), 0);
+    assert_eq!(world.ingest(2, &[a.clone()]).await, (vec![Created], 3));
+    assert_eq!(names(&world.item(&a).await), ["Ada", "Ben"]);
+}
+
+/// As large as a request may be.
+fn largest(user: UserId) -> Vec<NewItem> {
+    let text = "word ".repeat(80);
+    let all = (0..500).map(|n| {
+        let mut told = item(user, &n.to_string());
+        told.participants = (0..5).map(|p| person(&format!("{n}-{p}"), "Ada")).collect();
+        told.messages = (0..12)
+            .map(|m| NewMessage {
+                full_content_html: Some(format!("<p>{text}</p>")),
+                ..message(&m.to_string(), &text)
+            })
+            .collect();
+        told
+    });
+    all.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_as_large_as_may_be_has_a_longer_limit_and_no_outage_is_made_of_it() {
+    let fixture = Fixture::with(|settings| {
+        settings.deadline = Duration::from_millis(250);
+        settings.lock_timeout = Duration::from_millis(100);
+        settings.statement_timeout = Duration::from_millis(200);
+        settings.batch_deadline = Duration::from_secs(20);
+    })
+    .await;
+    let store = PostgresStream::new(fixture.pool.clone());
+    let batch = largest(UserId::random());
+    let done = store.ingest(&batch, at(1)).await.unwrap();
+    assert_eq!(changes(&done), [Created; 500]);
+
+    let fixture = Fixture::with(|settings| settings.batch_deadline = Duration::from_millis(20)).await;
+    let store = PostgresStream::new(fixture.pool.clone());
+    let refused = store.ingest(&batch, at(1)).await.unwrap_err();
+    assert!(refused.is_transient() && !refused.is_outage(), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_item_is_gone_once_and_comes_back_as_a_new_one() {
     let world = World::new().await;
     let (alice, bob) = (UserId::random(), UserId::random());
