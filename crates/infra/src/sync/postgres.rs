@@ -3,6 +3,7 @@
 use super::statement::{Answer, Call, OPERATION_FIND, read_record};
 use crate::chat::statement::{CHAT_LOCK, Locks};
 use crate::postgres::{Pool, QueryError, Session};
+use crate::stream::action::LOCK_VERSIONS;
 use crate::{chat, profile, stream, task};
 use async_trait::async_trait;
 use futures_util::future::{MaybeDone, maybe_done};
@@ -10,7 +11,7 @@ use gravity_domain::error::StoreError;
 use gravity_domain::id::{OperationId, UserId};
 use gravity_domain::sync::ports::{OperationStore, ReplayStore};
 use gravity_domain::sync::{AppliedRecord, BatchError, Change, Operation, OperationKind, Verdict};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
@@ -194,7 +195,9 @@ async fn run_batch(session: &Session, operations: &[Operation]) -> Result<Vec<Ve
         .collect();
     let statements = prepare(session, &calls).await.map_err(transient)?;
     let locks = prepare_locks(session, operations).await.map_err(transient)?;
-    let sent = session.within(async { Ok(send_all(session, locks.as_ref(), &calls, &statements).await) });
+    let streams = prepare_streams(session, operations).await.map_err(transient)?;
+    let sent = send_all(session, locks.as_ref(), streams.as_ref(), &calls, &statements);
+    let sent = session.within(async { Ok(sent.await) });
     let (begun, rows) = sent.await.map_err(transient)?;
     begun.map_err(|error| transient(error.into()))?;
     let mut answers = Vec::with_capacity(calls.len());
@@ -310,10 +313,29 @@ async fn prepare_locks(
 
 type Answers = (Result<(), DriverError>, Vec<Result<Option<Row>, DriverError>>);
 
+/// The versions of the streams that the batch changes, when there are several: users come in the order of their lanes, and
+/// services that feed lock them by their ids.
+async fn prepare_streams(
+    session: &Session,
+    operations: &[Operation],
+) -> Result<Option<(Vec<uuid::Uuid>, Statement)>, QueryError> {
+    let acts = |operation: &&Operation| matches!(operation.change, Change::StreamAction(_));
+    let acting = operations.iter().filter(acts);
+    let users: BTreeSet<_> = acting.map(|operation| operation.user_id.0).collect();
+    if users.len() < 2 {
+        return Ok(None);
+    }
+    let prepared = session
+        .within(session.client().prepare_cached(LOCK_VERSIONS))
+        .await?;
+    Ok(Some((users.into_iter().collect(), prepared)))
+}
+
 /// BEGIN, the locks and every statement, sent without waiting for answers in between.
 async fn send_all(
     session: &Session,
     locks: Option<&(Locks, Statement)>,
+    streams: Option<&(Vec<uuid::Uuid>, Statement)>,
     calls: &[Call<'_>],
     statements: &HashMap<&'static str, Statement>,
 ) -> Answers {
@@ -328,6 +350,13 @@ async fn send_all(
         }
     })
     .await;
+    let lock_streams = start(async move {
+        match streams {
+            Some((users, statement)) => session.client().execute(statement, &[users]).await.map(drop),
+            None => Ok(()),
+        }
+    })
+    .await;
     let mut started = Vec::with_capacity(calls.len());
     for call in calls {
         let statement = &statements[call.name];
@@ -335,6 +364,7 @@ async fn send_all(
         started.push(start(answer).await);
     }
     let begun = join(begin).await.and(join(lock).await);
+    let begun = begun.and(join(lock_streams).await);
     let mut rows = Vec::with_capacity(calls.len());
     for answer in started {
         rows.push(join(answer).await);

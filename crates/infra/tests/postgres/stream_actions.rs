@@ -343,6 +343,42 @@ async fn an_action_that_waits_for_another_change_is_decided_on_what_that_one_lef
     assert_eq!(world.stream.items(alice, &[gone]).await.unwrap(), []);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_locks_its_streams_in_the_order_of_their_users_whatever_its_own_is() {
+    let world = World::new().await;
+    let mut users = [UserId::random(), UserId::random()];
+    users.sort();
+    let mut batch = Vec::new();
+    for user in users.iter().rev() {
+        let id = world.put(*user, &Given::new("one", 1)).await;
+        batch.push(act(*user, at(5), Action::Read, &[id]));
+    }
+    // Whoever holds the first can have the second: the batch has not locked it.
+    let hold = |n: usize| {
+        format!(
+            "SELECT FROM stream_versions WHERE user_id = '{}' FOR UPDATE",
+            users[n]
+        )
+    };
+    let first = format!("BEGIN; {}", hold(0));
+    world.client.batch_execute(&first).await.unwrap();
+    let operations = world.fixture.operations.clone();
+    let waiting = tokio::spawn(async move { operations.replay(&batch).await });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'
+        AND datname = current_database()";
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while world.fixture.count(waits).await == 0 {
+        assert!(std::time::Instant::now() < deadline && !waiting.is_finished());
+    }
+    let second = format!("SET LOCAL lock_timeout = '500ms'; {}; COMMIT", hold(1));
+    world.client.batch_execute(&second).await.unwrap();
+    let verdicts = waiting.await.unwrap().unwrap();
+    assert_eq!(verdicts.len(), 2);
+    for verdict in verdicts {
+        receipt_of(verdict);
+    }
+}
+
 #[test]
 fn replaying_any_actions_leaves_the_flags_that_folding_them_does() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
