@@ -196,7 +196,7 @@ pub struct MessageView<'a> {
     /// Its text.
     #[schema(required = true)]
     pub content: Option<&'a str>,
-    /// Its HTML, with nothing in it that runs or loads; still only for a place that shows HTML.
+    /// Its HTML, with nothing in it that runs; pictures stay, and load from where they are. Only for a place that shows HTML.
     #[schema(required = true)]
     pub full_content_html: Option<&'a str>,
     /// When it was sent.

@@ -2,8 +2,11 @@
 //!
 //! Elements and attributes that format text, links and pictures stay; scripts and style sheets go with what they hold,
 //! all else is unwrapped. Links and pictures keep absolute addresses of a few schemes only, and links neither
-//! tell where they were followed from nor hand over the window.
+//! tell where they were followed from nor hand over the window. Pictures that stay are loaded by who shows them.
+//!
+//! What a parser would make too much of (see `growth`) is shown as the text that it is.
 
+use super::growth;
 use ammonia::{Builder, UrlRelative};
 use gravity_domain::stream::HtmlSanitizer;
 use std::collections::HashSet;
@@ -37,16 +40,44 @@ impl Default for AllowList {
 impl HtmlSanitizer for AllowList {
     /// Postgres takes no NUL, so none is left; nor is a byte order mark, which parsers drop at the start of a text only.
     fn clean(&self, html: &str) -> String {
-        let mut clean = self.builder.clean(html).to_string();
+        let mut clean = if growth::is_bounded(html) {
+            self.builder.clean(html).to_string()
+        } else {
+            metrics::counter!("gravity_stream_html_refused_total").increment(1);
+            escaped(html)
+        };
         clean.retain(|c| !matches!(c, '\0' | '\u{feff}'));
         clean
     }
+}
+
+fn escaped(html: &str) -> String {
+    let mut text = String::with_capacity(html.len() + html.len() / 4);
+    for c in html.chars() {
+        match c {
+            '&' => text.push_str("&amp;"),
+            '<' => text.push_str("&lt;"),
+            '>' => text.push_str("&gt;"),
+            other => text.push(other),
+        }
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_would_grow_without_bounds_is_shown_as_text() {
+        let bold: String = (0..300).map(|n| format!("<b id={n}>")).collect();
+        let bomb = format!("{bold}{}&amp;", "<p>".repeat(10_000));
+        let clean = clean(&bomb);
+        assert!(clean.starts_with("&lt;b id=0&gt;") && clean.ends_with("&lt;p&gt;&amp;amp;"));
+        assert!(clean.len() < 3 * bomb.len());
+        assert_eq!(super::tests::clean(&clean), clean);
+    }
 
     fn clean(html: &str) -> String {
         AllowList::new().clean(html)
