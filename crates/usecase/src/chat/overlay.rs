@@ -55,7 +55,7 @@ impl PendingChat {
 
     /// The conversations whose counts may change.
     pub(super) fn counted(&self) -> HashSet<ConversationId> {
-        let marks = self.marks.iter().filter_map(|operation| marked(operation));
+        let marks = self.marks.iter().filter_map(marked);
         self.written().into_iter().chain(marks).collect()
     }
 

@@ -1,7 +1,7 @@
 //! Somebody is typing.
 
 use super::known::Knowledge;
-use gravity_domain::chat::{ChatCache, Live, Signal};
+use gravity_domain::chat::{ChatCache, Conversation, Live, Signal};
 use gravity_domain::id::{ConversationId, UserId};
 use gravity_domain::sync::ReadError;
 use gravity_domain::sync::ports::WriteBuffer;
@@ -27,7 +27,7 @@ impl TellTyping {
     /// # Errors
     /// [`ReadError::NotFound`] for a conversation that is not the user's; else see [`ReadError`].
     pub async fn run(&self, user: UserId, id: ConversationId) -> Result<(), ReadError> {
-        let conversation = self.known.conversation(user, id).await?.value;
+        let conversation = self.conversation(user, id).await?;
         if !conversation.blocks.is_blocked() {
             let signal = Signal::Typing {
                 conversation_id: id,
@@ -36,5 +36,19 @@ impl TellTyping {
             self.live.signal(conversation.other.id, signal);
         }
         Ok(())
+    }
+
+    /// The conversation. One that is older than what the user was last told will do: its two people are still the same.
+    async fn conversation(&self, user: UserId, id: ConversationId) -> Result<Conversation, ReadError> {
+        match self.known.conversation(user, id).await {
+            Err(ReadError::Unknown) => {
+                let pending = self.known.pending(user).await?;
+                match self.known.cache.known_conversation(user, id) {
+                    Some(Some(base)) => Ok(pending.fold(&base)),
+                    _ => Err(ReadError::Unknown),
+                }
+            }
+            other => other.map(|read| read.value),
+        }
     }
 }

@@ -122,6 +122,24 @@ async fn typing_is_told_to_the_other_and_to_nobody_across_a_block() {
 }
 
 #[tokio::test]
+async fn typing_is_told_while_only_an_older_conversation_is_known() {
+    let world = World::new(false).pending(vec![blocking(3, 900, true)]);
+    let mut cache = MockChatCache::new();
+    cache.expect_conversation().returning(|_, _| Err(away()));
+    let remembered = world.clone();
+    cache
+        .expect_known_conversation()
+        .returning(move |_, id| remembered.find(id).map(|one| Some(Arc::new(one))));
+    let (live, told) = live();
+    let typing = TellTyping::new(Arc::new(cache), Arc::new(world.buffer().0), live);
+    typing.run(ME, with(2)).await.unwrap();
+    typing.run(ME, with(3)).await.unwrap();
+    assert!(matches!(typing.run(ME, with(4)).await, Err(ReadError::Unknown)));
+    let told: Vec<_> = told.lock().unwrap().iter().map(|(user, _)| *user).collect();
+    assert_eq!(told, [user(2)]);
+}
+
+#[tokio::test]
 async fn a_ticket_lets_in_its_holder_until_the_token_ends() {
     let holder = TicketHolder {
         principal: Principal {
