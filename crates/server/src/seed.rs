@@ -1,10 +1,12 @@
 //! `gravity seed`: demonstration data, never meant for production.
 //!
 //! Eleven users: `demo` (password `demo-password-1`) has 25 tasks in all statuses, nine others have a few each, and `admin`
-//! (password `admin-password-1`) is the administrator. `demo`, `ada` and `ben` have a stream of forty items. The passwords are public: only this command makes them,
+//! (password `admin-password-1`) is the administrator. `demo`, `ada` and `ben` have a stream of forty items. They talk in fifty
+//! conversations of twenty messages. The passwords are public: only this command makes them,
 //! and in environment `production` only when told so. Accounts are registered and operations applied through the same
 //! ports that requests use. Every id is derived from a name, so a second run finds everything done.
 
+mod chat;
 mod stream;
 
 use crate::config::Config;
@@ -12,16 +14,18 @@ use crate::migrations;
 use gravity_domain::auth::{
     AccountStore, Email, NewAccount, Password, PasswordHasher, RegisterError, Username,
 };
+use gravity_domain::chat::ChatStore;
 use gravity_domain::clock::{HybridClock, NodeId, StampStore, SystemClock};
 use gravity_domain::error::StoreError;
 use gravity_domain::id::{OperationId, TaskId, UserId};
 use gravity_domain::page::PageKey;
 use gravity_domain::profile::Name;
 use gravity_domain::stream::StreamStore;
-use gravity_domain::sync::ports::{Breaker, OperationStore};
-use gravity_domain::sync::{Change, Operation, Priority};
+use gravity_domain::sync::ports::{Breaker, OperationStore, ReplayStore};
+use gravity_domain::sync::{Applied, BatchError, Change, EntityState, Operation, Priority, Verdict};
 use gravity_domain::task::{Description, NewTask, TaskChange, TaskFilter, TaskStatus, TaskStore, Title};
 use gravity_infra::auth::{Argon2Hasher, HashSettings, PostgresAccounts};
+use gravity_infra::chat::PostgresChat;
 use gravity_infra::postgres::{self, Pool};
 use gravity_infra::stream::{AllowList, PostgresStream};
 use gravity_infra::sync::PostgresOperations;
@@ -32,6 +36,9 @@ use thiserror::Error;
 use uuid::Uuid;
 
 const NAMESPACE: Uuid = Uuid::from_u128(0x8b1f_5c1e_52b0_5e0e_9d5c_5f6f_0b0e_7a5e);
+/// How many messages are stored at once.
+const BATCH: usize = 100;
+const TELL_NOBODY: &str = "DELETE FROM notification_jobs WHERE message_id = ANY ($1)";
 const MAKE_ADMIN: &str = "UPDATE users SET role = 'admin' WHERE username = 'admin' AND role <> 'admin'";
 
 /// `(username, password, name)`.
@@ -120,15 +127,19 @@ pub struct Report {
     pub tasks: usize,
     /// New items of streams.
     pub items: usize,
+    /// New conversations.
+    pub conversations: usize,
+    /// New messages of conversations.
+    pub messages: usize,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "added {} users, {} tasks and {} items of streams; log in as demo with demo-password-1, or as admin with \
-                admin-password-1",
-            self.users, self.tasks, self.items
+            "added {} users, {} tasks, {} items of streams and {} messages in {} conversations; log in as demo with \
+                demo-password-1, or as admin with admin-password-1",
+            self.users, self.tasks, self.items, self.messages, self.conversations
         )
     }
 }
@@ -150,7 +161,9 @@ pub fn run(config: &Config, public_passwords: bool) -> Result<Report, SeedError>
             accounts: PostgresAccounts::new(pool.clone(), Arc::new(AlwaysClosed)),
             operations: PostgresOperations::new(pool.clone()),
             tasks: PostgresTasks::new(pool.clone()),
-            streams: PostgresStream::new(pool),
+            streams: PostgresStream::new(pool.clone()),
+            chat: PostgresChat::new(pool.clone()),
+            pool,
             hasher: Argon2Hasher::new(
                 HashSettings::new(config.auth.password_hash_parallelism),
                 runtime.handle().clone(),
@@ -199,6 +212,8 @@ struct Seeder {
     operations: PostgresOperations,
     tasks: PostgresTasks,
     streams: PostgresStream,
+    chat: PostgresChat,
+    pool: Pool,
     hasher: Argon2Hasher,
     clock: HybridClock,
 }
@@ -221,7 +236,41 @@ impl Seeder {
                 report.items += self.add_stream(user).await?;
             }
         }
+        self.add_chat(&mut report).await?;
         Ok(report)
+    }
+
+    async fn add_chat(&self, report: &mut Report) -> Result<(), SeedError> {
+        let people = PEOPLE.map(|(username, ..)| UserId(derived(username)));
+        for (one, other) in chat::pairs(&people) {
+            report.conversations += usize::from(self.chat.open(one, other).await?.is_new);
+        }
+        let operations = chat::operations(&people, self.clock.now(), self.clock.stamp().node);
+        for batch in operations.chunks(BATCH) {
+            let verdicts = self.operations.replay(batch).await.map_err(refused)?;
+            for verdict in verdicts {
+                let is_new = matches!(
+                    &verdict,
+                    Verdict::Applied(Applied {
+                        superseded: false,
+                        state: EntityState::Message(_)
+                    })
+                );
+                report.messages += usize::from(is_new);
+            }
+            self.tell_nobody(batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Nobody is to be notified of these, and jobs wait for a second before they are taken up.
+    async fn tell_nobody(&self, sent: &[Operation]) -> Result<(), SeedError> {
+        let ids: Vec<Uuid> = sent.iter().map(Operation::entity_id).collect();
+        self.pool
+            .execute("seed_jobs", TELL_NOBODY, &[&ids])
+            .await
+            .map_err(StoreError::from)?;
+        Ok(())
     }
 
     /// True when it is new.
@@ -308,6 +357,13 @@ impl Seeder {
             last_error: None,
             retried: false,
         }
+    }
+}
+
+fn refused(error: BatchError) -> StoreError {
+    match error {
+        BatchError::Transient(error) => error,
+        BatchError::Operation { reason, .. } => StoreError::Rejected { reason, source: None },
     }
 }
 

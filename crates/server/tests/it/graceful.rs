@@ -261,5 +261,15 @@ async fn migrate_and_seed_can_be_run_again() {
             assert_eq!(status, Some(0), "{text}");
         }
     }
+    // Everybody's log agrees with its head, and nobody is to be notified.
+    let counts = "SELECT concat_ws(' ', (SELECT count(*) FROM users), (SELECT count(*) FROM conversations),
+        (SELECT count(*) FROM messages), (SELECT count(*) FROM notification_jobs),
+        (SELECT count(*) FROM user_event_heads WHERE last_offset <> (
+            SELECT count(*) FROM user_events WHERE user_events.user_id = user_event_heads.user_id)),
+        (SELECT count(*) > 10 FROM conversation_participants AS me JOIN conversation_participants AS other
+            ON other.conversation_id = me.conversation_id AND other.user_id <> me.user_id
+            WHERE other.sent > me.read_count))";
+    let counted: String = app.sql().await.query_one(counts, &[]).await.unwrap().get(0);
+    assert_eq!(counted, "11 50 1000 0 0 t");
     app.start().await;
 }
