@@ -1,0 +1,117 @@
+//! `GET /api/chat/ws`: who may open a socket, and the handshake.
+
+use super::calls::Guest;
+use super::hub::Hub;
+use super::open_socket::{Outgoing, Socket};
+use super::protocol::CloseCode;
+use super::reader::Reader;
+use super::session::Session;
+use crate::error::{ApiError, ErrorCode};
+use crate::extract::Query;
+use crate::middleware::guard::bearer;
+use crate::state::ApiState;
+use actix_web::http::header::ORIGIN;
+use actix_web::{HttpRequest, HttpResponse, web};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// The query parameters of the call.
+pub const CONNECT_QUERY: &[&str] = &["ticket", "token", "resume"];
+
+/// Opens a socket.
+///
+/// # Errors
+/// `bad_request`: no WebSocket handshake; `forbidden`: the origin; `unauthenticated`: the header, the ticket or the token is not good.
+#[utoipa::path(get, path = "/api/chat/ws", tag = "chat", operation_id = "openSocket",
+    params(
+        ("ticket" = Option<String>, Query, description = "Of `POST /api/chat/ws-tickets`."),
+        ("token" = Option<String>, Query, description = "An access token, for clients that can send no header. Without `Authorization`, \
+            ticket and token the first frame must be `auth`."),
+        ("resume" = Option<String>, Query, description = "The last `cursor` that was seen.")),
+    responses((status = 101, description = "The socket is open.")))]
+pub async fn connect(
+    req: HttpRequest,
+    payload: web::Payload,
+    state: web::Data<ApiState>,
+) -> Result<HttpResponse, ApiError> {
+    open(&state.chat.socket, &req, payload).await
+}
+
+/// The same over a hub alone.
+async fn open(hub: &Arc<Hub>, req: &HttpRequest, payload: web::Payload) -> Result<HttpResponse, ApiError> {
+    let mut response = actix_http::ws::handshake(req.head()).map_err(|error| {
+        ApiError::detailed(ErrorCode::BadRequest, format!("No WebSocket handshake: {error}."))
+    })?;
+    if !may_come_from(req, &hub.settings.allowed_origins) {
+        return Err(ApiError::detailed(
+            ErrorCode::Forbidden,
+            "Sockets cannot be opened from this origin.",
+        ));
+    }
+    let query = Query::of(req, CONNECT_QUERY)?;
+    let guest = guest(hub, req, &query).await?;
+    let (socket, is_taken) = match hub.open() {
+        Some(socket) => (socket, true),
+        None => (turned_away(hub), false),
+    };
+    if is_taken {
+        let limits = &hub.settings;
+        let limit = if guest.is_some() {
+            limits.max_frame
+        } else {
+            limits.max_frame_before_auth
+        };
+        let reader = Reader::new(payload, limit);
+        let resume = query.get("resume").map(str::to_owned);
+        let session = Session::new(Arc::clone(hub), Arc::clone(&socket), reader, resume);
+        actix_web::rt::spawn(session.run(guest));
+    }
+    let response = response
+        .message_body(Outgoing(socket))
+        .map_err(|error| ApiError::new(ErrorCode::InternalError).caused_by(error.to_string()))?;
+    Ok(HttpResponse::from(response.map_into_boxed_body()))
+}
+
+/// A socket that says why it cannot be, and ends.
+fn turned_away(hub: &Hub) -> Arc<Socket> {
+    let socket = Socket::new(hub.settings.bounds(), hub.now());
+    let code = if hub.is_stopping.load(Relaxed) {
+        CloseCode::ShuttingDown
+    } else {
+        CloseCode::Overloaded
+    };
+    socket.close(code, hub.now());
+    socket.finish();
+    socket
+}
+
+async fn guest(hub: &Arc<Hub>, req: &HttpRequest, query: &Query) -> Result<Option<Guest>, ApiError> {
+    let Some(ports) = hub.ports() else {
+        return Err(ApiError::new(ErrorCode::Busy));
+    };
+    let calls = &ports.calls;
+    if let Some(token) = bearer(req.headers())? {
+        return calls.admit(token).await.map(Some);
+    }
+    if let Some(ticket) = query.get("ticket") {
+        return calls.redeem(ticket).await.map(Some);
+    }
+    match query.get("token") {
+        Some(token) => calls.admit(token).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A browser always says where a page is from; whoever says nothing is none.
+fn may_come_from(req: &HttpRequest, allowed: &[String]) -> bool {
+    let mut given = req.headers().get_all(ORIGIN);
+    let Some(origin) = given.next() else {
+        return true;
+    };
+    let is_allowed = |origin: &str| {
+        allowed
+            .iter()
+            .any(|one| one == "*" || one.eq_ignore_ascii_case(origin))
+    };
+    given.next().is_none() && origin.to_str().is_ok_and(is_allowed)
+}

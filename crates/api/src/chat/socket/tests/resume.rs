@@ -1,0 +1,119 @@
+use super::*;
+
+fn since(offset: u64) -> Wish {
+    Wish::Since(EventCursor { epoch: 0, offset })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_begins_hears_what_comes_from_now_on() {
+    let world = World::new();
+    world.logs.number(world.user, 1);
+    let socket = world.socket(Wish::Now).await;
+    let ready = &frames(&socket)[0];
+    assert_eq!(
+        ready["payload"]["resume"],
+        json!({"status": "none", "replaying": 0})
+    );
+    assert_eq!(ready["payload"]["userId"], json!(world.user));
+    assert_eq!(ready["cursor"], "0.1");
+    world.commit(2);
+    assert_eq!(numbers(&frames(&socket)), [2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_resumes_hears_first_what_it_missed_and_then_what_came_meanwhile() {
+    let world = World::new();
+    for number in 1..=3 {
+        world.logs.number(world.user, number);
+    }
+    let other = world.begun().await;
+    let socket = world.attached();
+    world.commit(4);
+    world.commit(5);
+    assert!(frames(&socket).is_empty(), "nothing before `ready`");
+    catch_up::begin(&world.hub, &socket, world.user, since(1), None).await;
+    world.commit(6);
+    let heard = frames(&socket);
+    assert_eq!(
+        heard[0]["payload"]["resume"],
+        json!({"status": "ok", "replaying": 4})
+    );
+    assert_eq!(heard[0]["cursor"], "0.1", "not past what is replayed");
+    assert_eq!(numbers(&heard), [2, 3, 4, 5, 6]);
+    assert_eq!(numbers(&frames(&other)), [4, 5, 6]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_is_not_too_much_for_a_slow_client() {
+    let world = World::new();
+    for number in 1..=1_000 {
+        world.logs.number(world.user, number);
+    }
+    let socket = world.socket(since(0)).await;
+    world.commit(1_001);
+    assert_eq!(numbers(&frames(&socket)).len(), 1_001);
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_much_another_epoch_a_place_beyond_the_end_and_nonsense_are_a_reset() {
+    let world = World::new();
+    for number in 1..=1_001 {
+        world.logs.number(world.user, number);
+    }
+    let other_epoch = EventCursor {
+        epoch: 3,
+        offset: 1_000,
+    };
+    for wish in [since(0), since(2_000), Wish::Since(other_epoch), Wish::Nonsense] {
+        let socket = world.socket(wish).await;
+        let heard = frames(&socket);
+        assert_eq!(types(&heard), ["ready"], "never a part");
+        assert_eq!(heard[0]["payload"]["resume"]["status"], "reset", "{wish:?}");
+        assert_eq!(heard[0]["cursor"], "0.3e9");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_cannot_be_read_now_follows_as_soon_as_it_can() {
+    let world = World::new();
+    world.logs.number(world.user, 1);
+    world.logs.is_away.store(true, SeqCst);
+    let resuming = world.socket(since(0)).await;
+    let fresh = world.socket(Wish::Now).await;
+    let ready = frames(&resuming);
+    assert_eq!(ready[0]["payload"]["resume"]["status"], "deferred");
+    assert_eq!(ready[0]["cursor"], "0.0");
+    assert_eq!(frames(&fresh)[0]["payload"]["resume"]["status"], "none");
+    world.logs.number(world.user, 2);
+    world.logs.is_away.store(false, SeqCst);
+    let mut heard = Vec::new();
+    until(|| {
+        heard.extend(frames(&resuming));
+        numbers(&heard) == [1, 2]
+    })
+    .await;
+    let told = frames(&fresh);
+    assert_eq!(types(&told), ["resync"]);
+    assert_eq!(told[0]["cursor"], "0.2");
+    world.commit(3);
+    assert_eq!(numbers(&frames(&resuming)), [3]);
+    assert_eq!(numbers(&frames(&fresh)), [3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_was_put_off_and_has_become_impossible_is_a_resync() {
+    let world = World::new();
+    world.logs.is_away.store(true, SeqCst);
+    let socket = world.socket(since(7)).await;
+    frames(&socket);
+    world.logs.is_away.store(false, SeqCst);
+    let mut heard = Vec::new();
+    until(|| {
+        heard.extend(frames(&socket));
+        !heard.is_empty()
+    })
+    .await;
+    assert_eq!(types(&heard), ["resync"]);
+    assert_eq!(heard[0]["payload"]["reason"], "reset");
+    assert_eq!(heard[0]["cursor"], "0.0");
+}
