@@ -207,7 +207,7 @@ mod tests {
                 "</p><p>a".repeat(20_000)
             ),
             format!(
-                "<a href=\"https://example.com/{}\">{}",
+                "<p><a href=\"https://example.com/{}\"></p>{}",
                 "a".repeat(50_000),
                 "<p>a</p><div>b</div>".repeat(10_000)
             ),
