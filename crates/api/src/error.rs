@@ -79,6 +79,7 @@ table! {
     UnknownParameter      "unknown_parameter"      Request     BAD_REQUEST            "There is a query parameter that this call does not know.";
     InvalidId             "invalid_id"             Request     BAD_REQUEST            "The id in the path is not a UUID.";
     InvalidHeader         "invalid_header"         Request     BAD_REQUEST            "A request header has a value it cannot have.";
+    Oneself               "oneself"                Request     BAD_REQUEST            "This cannot be done with oneself.";
     Unauthenticated       "unauthenticated"        Access      UNAUTHORIZED           "A valid access token is required.";
     InvalidCredentials    "invalid_credentials"    Access      UNAUTHORIZED           "The username or the password is wrong.";
     Forbidden             "forbidden"              Access      FORBIDDEN              "This is not allowed for you.";

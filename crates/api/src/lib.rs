@@ -18,6 +18,7 @@
 //! context propagator of opentelemetry with its tracing layer.
 
 pub mod auth;
+pub mod chat;
 mod docs;
 pub mod error;
 pub mod extract;
@@ -34,7 +35,9 @@ pub mod task;
 
 pub use error::{ApiError, ErrorCode};
 pub use routes::routes;
-pub use state::{ApiState, AuthCalls, HttpSettings, ProfileCalls, StreamCalls, SyncCalls, TaskCalls};
+pub use state::{
+    ApiState, AuthCalls, ChatCalls, HttpSettings, ProfileCalls, StreamCalls, SyncCalls, TaskCalls,
+};
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceFactory, ServiceRequest, ServiceResponse};

@@ -18,7 +18,7 @@ const SCHEME: &str = "bearer";
 #[openapi(
     info(
         title = "Gravity",
-        description = "Tasks, profiles and streams behind a durable write buffer: an acknowledged write is never lost, never \
+        description = "Tasks, profiles, streams and chat behind a durable write buffer: an acknowledged write is never lost, never \
                        applied twice, and never goes backwards. Writes answer 200, 201 or 204 when they are in Postgres, \
                        and 202 with `Operation-Id` when they are on disk and on their way there.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
@@ -29,6 +29,7 @@ const SCHEME: &str = "bearer";
         (name = "tasks", description = "Tasks"),
         (name = "stream", description = "One list of what needs attention"),
         (name = "ingest", description = "Feeding streams, for services"),
+        (name = "chat", description = "Conversations of two, notifications, and who is there"),
         (name = "operations", description = "What became of a write"),
         (name = "operators", description = "Probes, metrics and the write buffer"),
     ),
@@ -57,6 +58,25 @@ const SCHEME: &str = "bearer";
         crate::stream::handlers::messages,
         crate::stream::ingest::ingest,
         crate::stream::ingest::remove,
+        crate::chat::handlers::list,
+        crate::chat::handlers::unread_count,
+        crate::chat::handlers::open,
+        crate::chat::handlers::messages,
+        crate::chat::handlers::send,
+        crate::chat::handlers::read,
+        crate::chat::handlers::message,
+        crate::chat::people::blocks,
+        crate::chat::people::block,
+        crate::chat::people::block_status,
+        crate::chat::people::unblock,
+        crate::chat::people::presence,
+        crate::chat::people::issue_ticket,
+        crate::chat::socket::connect,
+        crate::chat::notifications::preferences,
+        crate::chat::notifications::set_preferences,
+        crate::chat::notifications::subscribe,
+        crate::chat::notifications::unsubscribe,
+        crate::chat::notifications::vapid_key,
         crate::sync::handlers::get,
         crate::sync::admin::buffer,
         crate::sync::admin::list_dead_letters,
@@ -202,19 +222,32 @@ fn is_entity_write(route: &RouteInfo) -> bool {
             || matches!(route.path, "/api/v1/profile" | "/v2/stream/actions"))
 }
 
+/// A write of chat: it leaves nothing that `If-Match` could ask for.
+fn is_chat_write(route: &RouteInfo) -> bool {
+    match route.method {
+        "POST" => is_send(route) || route.path.ends_with("/read") || route.path == "/api/chat/blocks",
+        "DELETE" => route.path.starts_with("/api/chat/blocks/"),
+        _ => false,
+    }
+}
+
+fn is_send(route: &RouteInfo) -> bool {
+    route.method == "POST" && route.path == "/api/chat/conversations/{id}/messages"
+}
+
 fn is_ingest(route: &RouteInfo) -> bool {
     route.path.starts_with("/v2/ingest/")
 }
 
 fn request_headers(route: &RouteInfo) -> Vec<Parameter> {
     let mut names = Vec::new();
-    if is_entity_write(route) {
+    if is_entity_write(route) || is_chat_write(route) {
         names.push((
             "Idempotency-Key",
             "1 to 255 visible ASCII characters. The same key and request give the first answer again.",
         ));
         names.push(("Gravity-Durability", "`committed`: answer 503 rather than 202."));
-        if route.method != "POST" {
+        if is_entity_write(route) && route.method != "POST" {
             names.push((
                 "If-Match",
                 "Entity tags, or `*`: 412 when the resource is at none of them.",
@@ -241,7 +274,7 @@ fn request_headers(route: &RouteInfo) -> Vec<Parameter> {
 
 /// Whether it is a read that answers with an `ETag`.
 fn has_tag(route: &RouteInfo) -> bool {
-    const TAGGED: [&str; 8] = [
+    const TAGGED: [&str; 17] = [
         "/api/v1/profile",
         "/api/v1/tasks",
         "/api/v1/tasks/{id}",
@@ -250,6 +283,15 @@ fn has_tag(route: &RouteInfo) -> bool {
         "/v2/stream",
         "/v2/stream/{itemId}",
         "/v2/stream/{itemId}/messages",
+        "/api/chat/conversations",
+        "/api/chat/conversations/unread-count",
+        "/api/chat/conversations/with/{username}",
+        "/api/chat/conversations/{id}/messages",
+        "/api/chat/messages/{id}",
+        "/api/chat/blocks",
+        "/api/chat/blocks/status/{username}",
+        "/api/chat/notifications/preferences",
+        "/api/chat/notifications/vapid-key",
     ];
     route.method == "GET" && TAGGED.contains(&route.path)
 }
@@ -257,13 +299,13 @@ fn has_tag(route: &RouteInfo) -> bool {
 fn response_headers(route: &RouteInfo, status: &str) -> Vec<(&'static str, &'static str)> {
     let mut names = vec![("X-Request-Id", "The caller's, if it is sane; else a new one.")];
     let succeeds = status.starts_with('2');
-    if succeeds && is_entity_write(route) {
+    if succeeds && (is_entity_write(route) || is_chat_write(route)) {
         names.push(("Operation-Id", "For `/api/v1/operations/{id}`."));
         names.push((
             "Idempotency-Replayed",
             "`true` when this is the first answer again.",
         ));
-        if route.method != "DELETE" {
+        if (is_entity_write(route) && route.method != "DELETE") || is_send(route) {
             names.push(("ETag", "The version it left."));
         }
     }
@@ -279,14 +321,18 @@ fn response_headers(route: &RouteInfo, status: &str) -> Vec<(&'static str, &'sta
         if is_stream {
             names.push(("Age", "How many seconds old a `stale` answer is."));
         }
-        if is_stream || route.path.starts_with("/api/v1/tasks") || route.path == "/api/v1/profile" {
+        let is_chat =
+            route.path.starts_with("/api/chat/") && !route.path.starts_with("/api/chat/notifications/");
+        if is_stream || is_chat || route.path.starts_with("/api/v1/tasks") || route.path == "/api/v1/profile"
+        {
             names.push((
                 "Gravity-Consistency",
                 "`stale`: the last known value. `pending`: with one's writes on their way.",
             ));
         }
     }
-    if succeeds && matches!(route.path, "/api/v1/tasks" | "/api/v1/auth/register") && route.method == "POST" {
+    let locates = matches!(route.path, "/api/v1/tasks" | "/api/v1/auth/register") && route.method == "POST";
+    if succeeds && (locates || is_send(route)) {
         names.push(("Location", "Where it is to be found."));
     }
     if succeeds && is_ingest(route) {
@@ -295,7 +341,12 @@ fn response_headers(route: &RouteInfo, status: &str) -> Vec<(&'static str, &'sta
             "The version of the stream, when all is of one user: for `If-None-Match` and `minVersion`.",
         ));
     }
-    let limited = is_ingest(route) || matches!(route.path, "/api/v1/auth/login" | "/api/v1/auth/register");
+    let limited = is_ingest(route)
+        || is_send(route)
+        || matches!(
+            route.path,
+            "/api/v1/auth/login" | "/api/v1/auth/register" | "/api/chat/conversations/with/{username}"
+        );
     if limited && (succeeds || status == "429") {
         names.push(("RateLimit", "What is left of the quota."));
         names.push(("RateLimit-Policy", "The quota."));

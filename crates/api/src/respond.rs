@@ -188,7 +188,17 @@ pub(crate) fn list(
     freshness: Freshness,
     page: &List<impl Serialize>,
 ) -> Result<HttpResponse, ApiError> {
-    let body = bytes(page)?;
+    snapshot(req, user, freshness, page)
+}
+
+/// 200 with what `user` sees, in its envelope, or 304.
+pub(crate) fn snapshot(
+    req: &HttpRequest,
+    user: UserId,
+    freshness: Freshness,
+    body: &impl Serialize,
+) -> Result<HttpResponse, ApiError> {
+    let body = bytes(body)?;
     let condition = Condition::new(list_tag(user, &body), freshness);
     Ok(conditional(req, condition, body.into()))
 }
@@ -231,28 +241,47 @@ pub(crate) fn done<'a, E, V: Serialize>(
     version: impl FnOnce(&'a E) -> Option<u64>,
     view: impl FnOnce(&'a E, Sync) -> V,
 ) -> Result<HttpResponse, ApiError> {
+    let mut response = answered(written, StatusCode::OK, view)?;
+    let (receipt, _) = outcome(&written.outcome);
+    if let Some(Ok(tag)) = version(receipt).map(|version| format!("\"{version}\"").parse()) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    Ok(response)
+}
+
+/// The answer to a write that leaves nothing with a version: `committed`, or 202.
+pub(crate) fn answered<'a, E, V: Serialize>(
+    written: &'a Written<E>,
+    committed: StatusCode,
+    view: impl FnOnce(&'a E, Sync) -> V,
+) -> Result<HttpResponse, ApiError> {
     let (receipt, sync) = outcome(&written.outcome);
     let body = bytes(&Data {
         data: view(receipt, sync),
     })?;
-    let mut response = acknowledged(written, StatusCode::OK);
-    if let Some(version) = version(receipt) {
-        response.insert_header((ETAG, format!("\"{version}\"")));
-    }
+    let mut response = acknowledged(written, committed);
     response.insert_header(ContentType::json());
     Ok(response.body(body))
 }
 
 /// The answer to a delete: 204, or 202.
 pub(crate) fn deleted<E: Entity>(written: &Written<E>) -> HttpResponse {
+    gone(written, |entity| DeletedView {
+        id: entity.id(),
+        sync: Sync::Pending,
+    })
+}
+
+/// The answer to a write that takes something away: 204, or 202 with `pending`.
+pub(crate) fn gone<'a, E, V: Serialize>(
+    written: &'a Written<E>,
+    pending: impl FnOnce(&'a E) -> V,
+) -> HttpResponse {
     let mut response = acknowledged(written, StatusCode::NO_CONTENT);
     match &written.outcome {
         WriteOutcome::Committed(_) => response.finish(),
         WriteOutcome::Buffered(entity) => response.json(Data {
-            data: DeletedView {
-                id: entity.id(),
-                sync: Sync::Pending,
-            },
+            data: pending(entity),
         }),
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::error::{ApiError, ErrorCode};
 use crate::middleware::guard;
-use crate::{auth, docs, health, profile, stream, sync, task};
+use crate::{auth, chat, docs, health, profile, stream, sync, task};
 use actix_web::guard::{Any, Get, Head};
 use actix_web::http::Method;
 use actix_web::http::header::ALLOW;
@@ -48,10 +48,10 @@ pub fn routes() -> &'static [RouteInfo] {
 }
 
 use ErrorCode::{
-    BufferFull, BufferUnavailable, Busy, CannotCalculate, DatabaseUnavailable, Forbidden,
-    IdempotencyKeyReused, InvalidCredentials, InvalidCursor, InvalidHeader, InvalidId, InvalidParameter,
-    NotFound, RateLimited, SessionsUnavailable, Unauthenticated, Undecodable, UsernameTaken, VersionMismatch,
-    WriteRefused,
+    BadRequest, Blocked, BufferFull, BufferUnavailable, Busy, CannotCalculate, DatabaseUnavailable,
+    Forbidden, IdempotencyKeyReused, InvalidCredentials, InvalidCursor, InvalidHeader, InvalidId,
+    InvalidParameter, KeysUnavailable, MessageIdReused, NotFound, Oneself, RateLimited, SessionsUnavailable,
+    Unauthenticated, Undecodable, UsernameTaken, VersionMismatch, WriteRefused,
 };
 
 const READ_ONE: &[ErrorCode] = &[InvalidId, NotFound, DatabaseUnavailable, BufferUnavailable];
@@ -74,6 +74,14 @@ const READ_MESSAGES: &[ErrorCode] = &[
     InvalidParameter,
     NotFound,
     DatabaseUnavailable,
+];
+const READ_CONVERSATION: &[ErrorCode] = &[
+    InvalidId,
+    InvalidCursor,
+    InvalidParameter,
+    NotFound,
+    DatabaseUnavailable,
+    BufferUnavailable,
 ];
 const FEED: &[ErrorCode] = &[RateLimited, WriteRefused, DatabaseUnavailable];
 const CREATE: &[ErrorCode] = &[
@@ -99,6 +107,42 @@ const CHANGE_OWN: &[ErrorCode] = &[
     InvalidHeader,
     NotFound,
     VersionMismatch,
+    IdempotencyKeyReused,
+    WriteRefused,
+    DatabaseUnavailable,
+    BufferFull,
+    BufferUnavailable,
+];
+
+const READ_OWN: &[ErrorCode] = &[DatabaseUnavailable, BufferUnavailable];
+const READ_PERSON: &[ErrorCode] = &[Oneself, NotFound, DatabaseUnavailable, BufferUnavailable];
+const SEND: &[ErrorCode] = &[
+    InvalidId,
+    InvalidHeader,
+    Blocked,
+    NotFound,
+    MessageIdReused,
+    IdempotencyKeyReused,
+    WriteRefused,
+    RateLimited,
+    DatabaseUnavailable,
+    BufferFull,
+    BufferUnavailable,
+];
+const MARK: &[ErrorCode] = &[
+    InvalidId,
+    InvalidHeader,
+    NotFound,
+    IdempotencyKeyReused,
+    WriteRefused,
+    DatabaseUnavailable,
+    BufferFull,
+    BufferUnavailable,
+];
+const BLOCK: &[ErrorCode] = &[
+    InvalidHeader,
+    Oneself,
+    NotFound,
     IdempotencyKeyReused,
     WriteRefused,
     DatabaseUnavailable,
@@ -254,6 +298,100 @@ static ROUTES: &[RouteInfo] = &[
     })
     .body()
     .errors(FEED),
+    // chat
+    route("GET", "/api/chat/conversations", User, || {
+        web::to(chat::handlers::list)
+    })
+    .query(chat::query::LIST_QUERY)
+    .errors(READ_LIST),
+    route("GET", "/api/chat/conversations/unread-count", User, || {
+        web::to(chat::handlers::unread_count)
+    })
+    .errors(READ_OWN),
+    route("GET", "/api/chat/conversations/with/{username}", User, || {
+        web::to(chat::handlers::open)
+    })
+    .errors(&[
+        Oneself,
+        NotFound,
+        RateLimited,
+        DatabaseUnavailable,
+        BufferUnavailable,
+    ]),
+    route("GET", "/api/chat/conversations/{id}/messages", User, || {
+        web::to(chat::handlers::messages)
+    })
+    .query(chat::query::MESSAGES_QUERY)
+    .errors(READ_CONVERSATION),
+    route("POST", "/api/chat/conversations/{id}/messages", User, || {
+        web::to(chat::handlers::send)
+    })
+    .body()
+    .errors(SEND),
+    route("POST", "/api/chat/conversations/{id}/read", User, || {
+        web::to(chat::handlers::read)
+    })
+    .body()
+    .errors(MARK),
+    route("GET", "/api/chat/messages/{id}", User, || {
+        web::to(chat::handlers::message)
+    })
+    .errors(READ_ONE),
+    route("GET", "/api/chat/blocks", User, || web::to(chat::people::blocks)).errors(READ_OWN),
+    route("POST", "/api/chat/blocks", User, || web::to(chat::people::block))
+        .body()
+        .errors(BLOCK),
+    route("GET", "/api/chat/blocks/status/{username}", User, || {
+        web::to(chat::people::block_status)
+    })
+    .errors(READ_PERSON),
+    route("DELETE", "/api/chat/blocks/{username}", User, || {
+        web::to(chat::people::unblock)
+    })
+    .errors(BLOCK),
+    route("GET", "/api/chat/presence", User, || {
+        web::to(chat::people::presence)
+    })
+    .query(chat::query::PRESENCE_QUERY)
+    .errors(&[InvalidParameter]),
+    route("POST", "/api/chat/ws-tickets", User, || {
+        web::to(chat::people::issue_ticket)
+    })
+    .errors(&[SessionsUnavailable]),
+    route("GET", "/api/chat/ws", Public, || web::to(chat::socket::connect))
+        .query(chat::socket::CONNECT_QUERY)
+        .errors(&[
+            BadRequest,
+            InvalidParameter,
+            Unauthenticated,
+            Forbidden,
+            SessionsUnavailable,
+            KeysUnavailable,
+            Busy,
+        ]),
+    route("GET", "/api/chat/notifications/preferences", User, || {
+        web::to(chat::notifications::preferences)
+    })
+    .errors(&[DatabaseUnavailable]),
+    route("PUT", "/api/chat/notifications/preferences", User, || {
+        web::to(chat::notifications::set_preferences)
+    })
+    .body()
+    .errors(&[DatabaseUnavailable]),
+    route("POST", "/api/chat/notifications/subscriptions", User, || {
+        web::to(chat::notifications::subscribe)
+    })
+    .body()
+    .errors(&[DatabaseUnavailable]),
+    route("DELETE", "/api/chat/notifications/subscriptions", User, || {
+        web::to(chat::notifications::unsubscribe)
+    })
+    .body()
+    .errors(&[NotFound, DatabaseUnavailable]),
+    route("GET", "/api/chat/notifications/vapid-key", User, || {
+        web::to(chat::notifications::vapid_key)
+    })
+    .errors(&[NotFound]),
     // sync
     route("GET", "/api/v1/operations/{id}", User, || {
         web::to(sync::handlers::get)

@@ -1,9 +1,15 @@
 //! What the handlers work with: the use cases, built by the server, and a few settings.
 
+use crate::chat::socket::Hub;
 use crate::health::HealthSource;
 use gravity_domain::auth::{AddressBlocker, Quota, RateLimiter};
 use gravity_domain::stream::HtmlSanitizer;
 use gravity_usecase::auth::{Authenticate, DeleteSession, ListSessions, Login, Logout, Refresh, Register};
+use gravity_usecase::chat::{
+    AddSubscription, BlockUser, CountUnread, GetBlockStatus, GetMessage, GetPreferences, IssueTicket,
+    ListBlocks, ListConversations, ListMessages as ListChatMessages, LookUpPresence, MarkRead,
+    OpenConversation, RemoveSubscription, SendMessage, SetPreferences, UnblockUser,
+};
 use gravity_usecase::profile::{GetProfile, UpdateProfile};
 use gravity_usecase::stream::{
     ActOnItems, GetChanges, GetItem, IngestItems, ListMessages, ListStream, RemoveItems,
@@ -24,6 +30,8 @@ pub struct ApiState {
     pub task: TaskCalls,
     /// Streams.
     pub stream: StreamCalls,
+    /// Chat.
+    pub chat: ChatCalls,
     /// Operations, the buffer and its dead letters.
     pub sync: SyncCalls,
     /// What `/health` and `/ready` read.
@@ -37,7 +45,7 @@ pub struct ApiState {
 /// The use cases of authentication.
 pub struct AuthCalls {
     /// Behind every route that is not public.
-    pub authenticate: Authenticate,
+    pub authenticate: Arc<Authenticate>,
     /// `POST /api/v1/auth/register`.
     pub register: Register,
     /// `POST /api/v1/auth/login`.
@@ -109,6 +117,48 @@ impl StreamCalls {
             window: Duration::from_secs(60),
         }
     }
+}
+
+/// The use cases of chat.
+pub struct ChatCalls {
+    /// `GET /api/chat/conversations`.
+    pub list: ListConversations,
+    /// `GET /api/chat/conversations/unread-count`.
+    pub unread: CountUnread,
+    /// `GET /api/chat/conversations/with/{username}`.
+    pub open: OpenConversation,
+    /// `GET /api/chat/conversations/{id}/messages`.
+    pub messages: ListChatMessages,
+    /// `GET /api/chat/messages/{id}`.
+    pub message: GetMessage,
+    /// `POST /api/chat/conversations/{id}/messages`, and the socket's `message.send`.
+    pub send: Arc<SendMessage>,
+    /// `POST /api/chat/conversations/{id}/read`, and the socket's `message.read`.
+    pub read: Arc<MarkRead>,
+    /// `GET /api/chat/blocks`.
+    pub blocks: ListBlocks,
+    /// `POST /api/chat/blocks`.
+    pub block: BlockUser,
+    /// `DELETE /api/chat/blocks/{username}`.
+    pub unblock: UnblockUser,
+    /// `GET /api/chat/blocks/status/{username}`.
+    pub block_status: GetBlockStatus,
+    /// `GET /api/chat/presence`.
+    pub presence: LookUpPresence,
+    /// `POST /api/chat/ws-tickets`.
+    pub issue_ticket: IssueTicket,
+    /// `GET /api/chat/notifications/preferences`.
+    pub get_preferences: GetPreferences,
+    /// `PUT /api/chat/notifications/preferences`.
+    pub set_preferences: SetPreferences,
+    /// `POST /api/chat/notifications/subscriptions`.
+    pub subscribe: AddSubscription,
+    /// `DELETE /api/chat/notifications/subscriptions`.
+    pub unsubscribe: RemoveSubscription,
+    /// `GET /api/chat/notifications/vapid-key`; `None` while Web Push is off.
+    pub vapid_public_key: Option<String>,
+    /// `GET /api/chat/ws`, and whoever is connected.
+    pub socket: Arc<Hub>,
 }
 
 /// The use cases of operations and dead letters.

@@ -9,6 +9,7 @@ use gravity_infra::monitor::StoreState;
 use gravity_infra::postgres::Pool;
 use gravity_infra::processor::ProcessorHandle;
 use gravity_infra::sync::RowsPurge;
+use gravity_usecase::chat::NotifyAbsent;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::error::Error;
 use std::future::Future;
@@ -17,13 +18,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 use tokio_util::sync::CancellationToken;
 
 /// Seconds field first. Not on the hour, when everybody's jobs run.
 const HOURLY: &str = "0 17 * * * *";
 const UPKEEP: Duration = Duration::from_secs(5);
+/// How often it is looked who is to be told of messages.
+const TELL: Duration = Duration::from_secs(1);
+/// For what is being told at the end; another node takes it up again.
+const LAST_WORD: Duration = Duration::from_secs(3);
 
 /// What the jobs work on.
 #[derive(Clone)]
@@ -40,12 +45,16 @@ pub struct Work {
     pub postgres: watch::Receiver<StoreState>,
     /// Has its stamps reserved ahead.
     pub clock: Arc<HybridClock>,
+    /// Tells those who are not there of their messages.
+    pub notify: Arc<NotifyAbsent>,
     /// The recorder that wants upkeep.
     pub recorder: PrometheusHandle,
     /// How long tombstones are kept.
     pub tombstone_retention: Duration,
     /// How long operation ids are kept.
     pub applied_retention: Duration,
+    /// How long users' events are kept.
+    pub event_retention: Duration,
     /// How often the drain looks at least.
     pub sync_interval: Duration,
 }
@@ -54,7 +63,7 @@ pub struct Work {
 pub struct Workers {
     scheduler: JobScheduler,
     stop: CancellationToken,
-    beside: [JoinHandle<()>; 2],
+    beside: [JoinHandle<()>; 3],
 }
 
 impl Workers {
@@ -70,17 +79,19 @@ impl Workers {
             std::future::ready(())
         };
         scheduler.add(every(work.sync_interval, kick)?).await?;
-        let (pool, recorder) = (work.pool.clone(), work.recorder.clone());
+        let (pool, recorder, notify) = (work.pool.clone(), work.recorder.clone(), Arc::clone(&work.notify));
         let upkeep = move || {
             pool.publish_metrics();
             recorder.run_upkeep();
-            std::future::ready(())
+            let notify = Arc::clone(&notify);
+            async move { notify.publish_metrics().await }
         };
         scheduler.add(every(UPKEEP, upkeep)?).await?;
         let stop = CancellationToken::new();
         let fresh = keep_fresh(work.pool.clone(), work.postgres.clone());
         let ahead = reserve_ahead(Arc::clone(&work.clock), stop.clone());
-        let beside = [tokio::spawn(fresh), tokio::spawn(ahead)];
+        let telling = tell_absent(Arc::clone(&work.notify), stop.clone());
+        let beside = [tokio::spawn(fresh), tokio::spawn(ahead), tokio::spawn(telling)];
         scheduler.add(hourly(move || purge(work.clone()))?).await?;
         scheduler.start().await?;
         Ok(Self {
@@ -93,10 +104,13 @@ impl Workers {
     /// No job begins any more, and no stamps are reserved.
     pub async fn stop(mut self) {
         self.stop.cancel();
-        let [fresh, ahead] = self.beside;
+        let [fresh, ahead, mut telling] = self.beside;
         fresh.abort();
         // A panic has been told of.
         let _ = ahead.await;
+        if timeout(LAST_WORD, &mut telling).await.is_err() {
+            telling.abort();
+        }
         if let Err(error) = self.scheduler.shutdown().await {
             tracing::warn!(
                 error = &error as &dyn Error,
@@ -111,6 +125,15 @@ impl Workers {
 async fn keep_fresh(pool: Pool, mut postgres: watch::Receiver<StoreState>) {
     while postgres.changed().await.is_ok() {
         pool.clear();
+    }
+}
+
+/// Tells those who are not there of their messages, round after round while there are jobs.
+async fn tell_absent(notify: Arc<NotifyAbsent>, stop: CancellationToken) {
+    let mut ticks = interval(TELL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        while notify.round().await && !stop.is_cancelled() {}
     }
 }
 
@@ -192,6 +215,8 @@ async fn purge(work: Work) {
     note("tombstones", tombstones, &*work.breaker);
     let applied = work.purge.purge_applied(work.applied_retention).await;
     note("applied_operations", applied, &*work.breaker);
+    let events = work.purge.purge_events(work.event_retention).await;
+    note("user_events", events, &*work.breaker);
 }
 
 fn note(what: &'static str, result: Result<u64, gravity_domain::error::StoreError>, breaker: &dyn Breaker) {

@@ -94,7 +94,7 @@ pub(crate) async fn logout(
     body: OptionalJsonBody<LogoutBody>,
     state: web::Data<ApiState>,
 ) -> Answer {
-    let token = body.0.refresh_token.as_ref().map(|token| token.expose());
+    let token = body.value.refresh_token.as_ref().map(|token| token.expose());
     state
         .auth
         .logout

@@ -66,7 +66,12 @@ impl<T: Body> FromRequest for UnkeyedJsonBody<T> {
 
 /// A JSON body that may be left out: no bytes are an empty object, whatever the content type.
 #[derive(Debug)]
-pub struct OptionalJsonBody<T>(pub T);
+pub struct OptionalJsonBody<T> {
+    /// What it says.
+    pub value: T,
+    /// Of method, path and body, for the `Idempotency-Key`.
+    pub fingerprint: Fingerprint,
+}
 
 impl<T: Body> FromRequest for OptionalJsonBody<T> {
     type Error = ApiError;
@@ -76,11 +81,16 @@ impl<T: Body> FromRequest for OptionalJsonBody<T> {
         let (req, payload) = (req.clone(), payload.take());
         Box::pin(async move {
             let bytes = receive(&req, payload, T::IS_BATCH).await?;
-            if bytes.is_empty() {
-                return fields::read(&serde_json::json!({})).map(Self);
-            }
-            must_be_json(req.headers())?;
-            fields::read(&json::parse(&bytes)?).map(Self)
+            let body = if bytes.is_empty() {
+                serde_json::json!({})
+            } else {
+                must_be_json(req.headers())?;
+                json::parse(&bytes)?
+            };
+            Ok(Self {
+                value: fields::read(&body)?,
+                fingerprint: Fingerprint::of(req.method().as_str(), req.path(), Some(&body)),
+            })
         })
     }
 }

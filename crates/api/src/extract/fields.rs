@@ -119,6 +119,15 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A flag that may be left out, but is no `null`. `Some(None)`: it is not there. `None`: an error was noted.
+    pub fn flag(&mut self, name: &'static str) -> Option<Option<bool>> {
+        match self.object.get(name) {
+            None => Some(None),
+            Some(Value::Bool(flag)) => Some(Some(*flag)),
+            Some(_) => self.refuse(FieldError::new(name, "invalid_type", "must be true or false")),
+        }
+    }
+
     fn text<T>(
         &mut self,
         name: &'static str,

@@ -13,6 +13,6 @@ pub mod write;
 pub use body::{JsonBody, OptionalJsonBody, UnkeyedJsonBody};
 pub use fields::{Body, Fields};
 pub use path::PathId;
-pub use principal::{Admin, CurrentUser, Service};
+pub use principal::{Admin, Bearer, CurrentUser, Service};
 pub use query::Query;
 pub use write::WriteHeaders;

@@ -5,6 +5,8 @@ use crate::error::{ApiError, ErrorCode};
 use actix_web::dev::Payload;
 use actix_web::{FromRequest, HttpMessage as _, HttpRequest};
 use gravity_domain::auth::{Principal, Role};
+use gravity_domain::clock::Timestamp;
+use gravity_usecase::auth::Admitted;
 use std::future::{Ready, ready};
 
 fn principal(req: &HttpRequest) -> Result<Principal, ApiError> {
@@ -25,6 +27,15 @@ fn with_role(req: &HttpRequest, allowed: &[Role]) -> Result<Principal, ApiError>
 #[derive(Debug, Clone, Copy)]
 pub struct CurrentUser(pub Principal);
 
+/// Anybody with a valid token, and when it ends.
+#[derive(Debug, Clone, Copy)]
+pub struct Bearer {
+    /// Who.
+    pub principal: Principal,
+    /// `exp`.
+    pub expires_at: Timestamp,
+}
+
 /// An operator.
 #[derive(Debug, Clone, Copy)]
 pub struct Admin(pub Principal);
@@ -38,6 +49,19 @@ impl FromRequest for CurrentUser {
     type Future = Ready<Result<Self, ApiError>>;
     fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
         ready(principal(req).map(Self))
+    }
+}
+
+impl FromRequest for Bearer {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let found = req.extensions().get::<Admitted>().copied();
+        let found = found.map(|admitted| Self {
+            principal: admitted.principal,
+            expires_at: admitted.expires_at,
+        });
+        ready(found.ok_or_else(|| ApiError::new(ErrorCode::Unauthenticated)))
     }
 }
 

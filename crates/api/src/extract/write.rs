@@ -50,6 +50,12 @@ impl WriteHeaders {
         self.request(user, fingerprint, None)
     }
 
+    /// A write without a body to what has no version.
+    pub(crate) fn bare(self, user: UserId) -> WriteRequest {
+        let fingerprint = self.bare;
+        self.request(user, fingerprint, None)
+    }
+
     /// A write to `entity` of `user`; `fingerprint` is that of its body, if it has one. `current` reads the version the
     /// entity is at: asked only when `If-Match` names several.
     ///

@@ -10,7 +10,8 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{AUTHORIZATION, HeaderMap, WWW_AUTHENTICATE};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage as _, web};
-use gravity_domain::auth::{AuthError, Principal, Role};
+use gravity_domain::auth::{AuthError, Role};
+use gravity_usecase::auth::Admitted;
 
 /// See the module.
 ///
@@ -29,9 +30,11 @@ pub async fn guard(
 
 async fn admit(route: &RouteInfo, req: &ServiceRequest) -> Result<(), ApiError> {
     if route.auth != Auth::Public {
-        let principal = authenticate(req).await?;
+        let admitted = authenticate(req).await?;
+        let principal = admitted.principal;
         // Before the role is judged: the access log names who was refused.
         req.extensions_mut().insert(principal);
+        req.extensions_mut().insert(admitted);
         if !may_call(principal.role, route.auth) {
             return Err(ApiError::new(ErrorCode::Forbidden));
         }
@@ -42,7 +45,7 @@ async fn admit(route: &RouteInfo, req: &ServiceRequest) -> Result<(), ApiError> 
     }
 }
 
-async fn authenticate(req: &ServiceRequest) -> Result<Principal, ApiError> {
+async fn authenticate(req: &ServiceRequest) -> Result<Admitted, ApiError> {
     let state = req.app_data::<web::Data<ApiState>>().cloned();
     let state =
         state.ok_or_else(|| ApiError::new(ErrorCode::InternalError).caused_by("the app has no state"))?;
@@ -52,7 +55,7 @@ async fn authenticate(req: &ServiceRequest) -> Result<Principal, ApiError> {
     state
         .auth
         .authenticate
-        .run(token)
+        .admit(token)
         .await
         .map_err(|error| match error {
             AuthError::Unauthenticated { .. } => invalid_token().caused_by(error),
@@ -61,7 +64,7 @@ async fn authenticate(req: &ServiceRequest) -> Result<Principal, ApiError> {
 }
 
 /// The bearer token; `None` when there is no `Authorization`.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
     let mut given = headers.get_all(AUTHORIZATION);
     let Some(first) = given.next() else {
         return Ok(None);

@@ -17,6 +17,7 @@ const UNMATCHED: &str = "unmatched";
 
 /// Says what the metrics of this crate mean. To be called once, after the recorder is installed.
 pub fn describe_metrics() {
+    crate::chat::socket::describe_metrics();
     describe_counter!(
         "gravity_http_requests_total",
         "Requests answered, by method, route and status."

@@ -3,6 +3,7 @@
 mod admin;
 mod auth;
 mod bodies;
+mod chat;
 mod conditional;
 mod envelope;
 mod health;

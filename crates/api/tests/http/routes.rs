@@ -9,6 +9,7 @@ fn concrete(path: &str) -> String {
     let id = "0199a3c2-7c1e-7d5e-8f00-3b1f0c2d4e5f";
     path.replace("{id}", id)
         .replace("{itemId}", id)
+        .replace("{username}", "bob")
         .replace("{file:.*}", "index.html")
 }
 
@@ -65,6 +66,7 @@ async fn every_route_that_is_not_public_demands_a_token_and_its_role() {
             "/api/v1/auth/register",
             "/api/v1/auth/login",
             "/api/v1/auth/refresh",
+            "/api/chat/ws",
         ]
     );
 }

@@ -1,6 +1,9 @@
 //! The schemas of bodies say what the extractors take.
 
 use gravity_api::auth::dto::{LoginBody, LogoutBody, RefreshBody, RegisterBody};
+use gravity_api::chat::bodies::{
+    BlockBody, MarkReadBody, PreferencesBody, SendMessageBody, SubscribeBody, UnsubscribeBody,
+};
 use gravity_api::extract::Body;
 use gravity_api::openapi;
 use gravity_api::profile::dto::UpdateProfileBody;
@@ -39,6 +42,12 @@ fn each_body_is_described_with_the_fields_it_takes() {
     describes::<ActionBody>(&document, "ActionBody");
     describes::<IngestBody>(&document, "IngestBody");
     describes::<RemoveBody>(&document, "RemoveBody");
+    describes::<SendMessageBody>(&document, "SendMessageBody");
+    describes::<MarkReadBody>(&document, "MarkReadBody");
+    describes::<BlockBody>(&document, "BlockBody");
+    describes::<PreferencesBody>(&document, "PreferencesBody");
+    describes::<SubscribeBody>(&document, "SubscribeBody");
+    describes::<UnsubscribeBody>(&document, "UnsubscribeBody");
     let required = |name: &str| document["components"]["schemas"][name]["required"].clone();
     assert_eq!(required("CreateTaskBody"), serde_json::json!(["title"]));
     assert_eq!(required("UpdateTaskBody"), Value::Null);

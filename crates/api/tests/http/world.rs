@@ -4,9 +4,13 @@ use crate::ports::{ALICE, BOB, Memory, ROOT};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{test, web};
 use futures_util::future::LocalBoxFuture;
+use gravity_api::chat::socket::{Hub, SocketSettings};
 use gravity_api::health::{HealthReport, HealthSource, Lifecycle, RedisHealth, ServiceHealth};
-use gravity_api::{ApiState, AuthCalls, HttpSettings, ProfileCalls, StreamCalls, SyncCalls, TaskCalls};
+use gravity_api::{
+    ApiState, AuthCalls, ChatCalls, HttpSettings, ProfileCalls, StreamCalls, SyncCalls, TaskCalls,
+};
 use gravity_domain::auth::{AccessToken, MockTokenSigner, RefreshTokens, Role, Secret, UserStatus, Username};
+use gravity_domain::chat::{BlockState, Message, ReadMarker};
 use gravity_domain::clock::{Hlc, HybridClock, MockClock, NodeId, Timestamp};
 use gravity_domain::id::UserId;
 use gravity_domain::profile::Profile;
@@ -17,6 +21,11 @@ use gravity_domain::task::Task;
 use gravity_usecase::auth::{
     Authenticate, DeleteSession, Identities, IdentitySettings, ListSessions, Login, LoginQuotas, Logout,
     Refresh, Register, TokenIssuer,
+};
+use gravity_usecase::chat::{
+    AddSubscription, BlockUser, CountUnread, GetBlockStatus, GetMessage, GetPreferences, IssueTicket,
+    ListBlocks, ListConversations, ListMessages as ListChatMessages, LookUpPresence, MarkRead, MessageJudge,
+    OpenConversation, RemoveSubscription, SendMessage, SendPorts, SetPreferences, UnblockUser,
 };
 use gravity_usecase::profile::{GetProfile, UpdateProfile};
 use gravity_usecase::stream::{
@@ -32,6 +41,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 pub(crate) const NOW: i64 = 1_700_000_000_000;
 
@@ -52,6 +62,7 @@ pub(crate) struct World {
     pub(crate) clock: Arc<MockClock>,
     pub(crate) health: Arc<Mutex<HealthReport>>,
     pub(crate) http: HttpSettings,
+    pub(crate) vapid_public_key: Option<String>,
 }
 
 impl World {
@@ -83,6 +94,7 @@ impl World {
             clock: Arc::new(MockClock::at(NOW)),
             health: Arc::new(Mutex::new(health)),
             http: HttpSettings::default(),
+            vapid_public_key: None,
         }
     }
 
@@ -123,6 +135,7 @@ impl World {
         ));
         ApiState {
             stream: self.stream(&writer, &stamps),
+            chat: self.chat(&writer),
             auth: self.auth(&stamps),
             profile: ProfileCalls {
                 get: GetProfile::new(profiles.clone()),
@@ -180,6 +193,60 @@ impl World {
         }
     }
 
+    fn chat(&self, writer: &Arc<Writer>) -> ChatCalls {
+        let memory = || self.memory.clone();
+        let messages: EntityReader<Message> = EntityReader::new(memory(), memory(), memory(), memory());
+        let markers: EntityReader<ReadMarker> = EntityReader::new(memory(), memory(), memory(), memory());
+        let blocks: EntityReader<BlockState> = EntityReader::new(memory(), memory(), memory(), memory());
+        let judge = Arc::new(MessageJudge::new(memory(), memory(), memory()));
+        let messages = Arc::new(messages.judged_by(judge.clone()));
+        let blocks = Arc::new(blocks);
+        let sending = SendPorts {
+            store: memory(),
+            judge,
+            breaker: memory(),
+            buffer: memory(),
+            live: memory(),
+            limiter: memory(),
+            quota: SendMessage::per_minute(30),
+        };
+        ChatCalls {
+            list: ListConversations::new(memory(), memory(), memory(), memory()),
+            unread: CountUnread::new(memory(), memory()),
+            open: OpenConversation::new(
+                memory(),
+                memory(),
+                memory(),
+                memory(),
+                memory(),
+                memory(),
+                OpenConversation::per_minute(10),
+            ),
+            messages: ListChatMessages::new(memory(), memory(), memory(), memory()),
+            message: GetMessage::new(memory(), memory(), memory()),
+            send: Arc::new(SendMessage::new(writer.clone(), messages, sending)),
+            read: Arc::new(MarkRead::new(
+                writer.clone(),
+                Arc::new(markers),
+                memory(),
+                memory(),
+                memory(),
+            )),
+            blocks: ListBlocks::new(memory(), memory()),
+            block: BlockUser::new(writer.clone(), blocks.clone(), memory(), memory()),
+            unblock: UnblockUser::new(writer.clone(), blocks, memory(), memory()),
+            block_status: GetBlockStatus::new(memory(), memory(), memory(), memory()),
+            presence: LookUpPresence::new(memory(), memory(), memory()),
+            issue_ticket: IssueTicket::new(memory()),
+            get_preferences: GetPreferences::new(memory(), memory()),
+            set_preferences: SetPreferences::new(memory(), memory()),
+            subscribe: AddSubscription::new(memory(), memory(), memory(), self.clock.clone()),
+            unsubscribe: RemoveSubscription::new(memory(), memory()),
+            vapid_public_key: self.vapid_public_key.clone(),
+            socket: Hub::new(SocketSettings::default(), self.clock.clone(), Handle::current()),
+        }
+    }
+
     fn auth(&self, stamps: &Arc<HybridClock>) -> AuthCalls {
         let memory = &self.memory;
         let identities = Arc::new(Identities::new(memory.clone(), IdentitySettings::default()));
@@ -197,12 +264,12 @@ impl World {
             reuse_grace: Duration::from_secs(10),
         }));
         AuthCalls {
-            authenticate: Authenticate {
+            authenticate: Arc::new(Authenticate {
                 verifier: memory.clone(),
                 identities: identities.clone(),
                 clock: stamps.clone(),
                 auto_provision: false,
-            },
+            }),
             register: Register {
                 accounts: memory.clone(),
                 hasher: memory.clone(),

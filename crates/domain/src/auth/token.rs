@@ -1,6 +1,7 @@
 //! Access tokens, before signing and after verification.
 
 use super::{Role, Secret, Username};
+use crate::clock::Timestamp;
 use crate::id::{SessionId, UserId};
 use crate::profile::Name;
 use std::time::Duration;
@@ -54,4 +55,6 @@ pub struct VerifiedToken {
     pub role: Role,
     /// `sid`, of own login tokens.
     pub session_id: Option<SessionId>,
+    /// `exp`.
+    pub expires_at: Timestamp,
 }

@@ -37,7 +37,7 @@ pub(super) fn build(
     clock: &Arc<HybridClock>,
     handle: &Handle,
     stop: &CancellationToken,
-) -> Result<AuthCalls, BuildError> {
+) -> Result<(AuthCalls, Arc<Identities>), BuildError> {
     let auth = &config.auth;
     let wall = Arc::clone(&stores.wall);
     let accounts = Arc::new(PostgresAccounts::new(
@@ -51,13 +51,13 @@ pub(super) fn build(
     ));
     let (sessions, limiter) = shared_state(stores);
     let tokens = auth.jwt_secret.as_ref().map(|secret| issuer(auth, secret, &wall));
-    Ok(AuthCalls {
-        authenticate: Authenticate {
+    let calls = AuthCalls {
+        authenticate: Arc::new(Authenticate {
             verifier: Arc::new(verifier(auth, Arc::clone(&wall), handle)?),
             identities: Arc::clone(&identities),
             clock: Arc::clone(clock),
             auto_provision: auth.auto_provision,
-        },
+        }),
         register: Register {
             accounts: accounts.clone(),
             hasher: Arc::clone(&hasher),
@@ -77,7 +77,7 @@ pub(super) fn build(
         },
         refresh: Refresh {
             sessions: Arc::clone(&sessions),
-            identities,
+            identities: Arc::clone(&identities),
             tokens: tokens.clone(),
             clock: wall,
         },
@@ -90,7 +90,8 @@ pub(super) fn build(
         },
         delete_session: DeleteSession { sessions },
         blocker: blocker(auth, stores, handle, stop),
-    })
+    };
+    Ok((calls, identities))
 }
 
 fn shared_state(stores: &Stores) -> (Arc<dyn SessionStore>, Arc<dyn RateLimiter>) {

@@ -1,19 +1,21 @@
 //! The use cases of the features, over the stores.
 
+use super::BuildError;
+use super::chat::Around;
 use super::stores::Stores;
 use crate::config::Config;
-use gravity_api::{ProfileCalls, StreamCalls, SyncCalls, TaskCalls};
+use gravity_api::{AuthCalls, ChatCalls, ProfileCalls, StreamCalls, SyncCalls, TaskCalls};
 use gravity_domain::auth::RateLimiter;
 use gravity_domain::clock::HybridClock;
 use gravity_domain::profile::Profile;
 use gravity_domain::stream::ActionReceipt;
 use gravity_domain::sync::ports::{Breaker, EntityCache, EntityStore, WriteBuffer, WritePorts};
 use gravity_domain::task::{Task, TaskCache, TaskStore};
-use gravity_infra::cache::KnownEntities;
 use gravity_infra::profile::PostgresProfiles;
 use gravity_infra::stream::{AllowList, Receipts};
 use gravity_infra::sync::PostgresOperations;
 use gravity_infra::task::PostgresTasks;
+use gravity_usecase::auth::Identities;
 use gravity_usecase::profile::{GetProfile, ProfileLoader, UpdateProfile};
 use gravity_usecase::stream::{
     ActOnItems, GetChanges, GetItem, IngestItems, ListMessages, ListStream, RemoveItems, StreamJudge,
@@ -24,12 +26,14 @@ use gravity_usecase::sync::{
 };
 use gravity_usecase::task::{CreateTask, DeleteTask, GetTask, ListTasks, TaskLoader, UpdateTask};
 use std::sync::Arc;
+use tokio::runtime::Handle;
 
 /// The use cases of the features.
 pub(super) struct Calls {
     pub(super) profile: ProfileCalls,
     pub(super) task: TaskCalls,
     pub(super) stream: StreamCalls,
+    pub(super) chat: ChatCalls,
     pub(super) sync: SyncCalls,
 }
 
@@ -38,18 +42,16 @@ impl Calls {
         config: &Config,
         stores: &Stores,
         clock: &Arc<HybridClock>,
-        limiter: &Arc<dyn RateLimiter>,
-    ) -> Self {
+        (auth, identities): (&AuthCalls, &Arc<Identities>),
+        handle: &Handle,
+    ) -> Result<Self, BuildError> {
+        let limiter = &auth.login.limiter;
         let buffer: Arc<dyn WriteBuffer> = Arc::new(stores.buffer.clone());
         let ports = WritePorts {
             store: Arc::new(PostgresOperations::new(stores.pool.clone())),
             breaker: Arc::clone(&stores.breaker),
             buffer: Arc::clone(&buffer),
-            known: Arc::new(KnownEntities::new(
-                Arc::clone(&stores.known_tasks),
-                Arc::clone(&stores.known_profiles),
-                stores.cached_stream.clone(),
-            )),
+            known: Arc::new(stores.known()),
         };
         let settings = WriteSettings {
             deadline: config.database.write_deadline,
@@ -68,27 +70,35 @@ impl Calls {
             breaker: Arc::clone(&stores.breaker),
             buffer,
         };
+        let around = Around {
+            config,
+            stores,
+            auth,
+            identities,
+            handle,
+        };
         let letters = Arc::new(stores.buffer.clone());
-        Self {
+        Ok(Self {
             profile: feature.profiles(profiles, known_profiles),
             task: feature.tasks(tasks, known_tasks),
             stream: feature.stream(config, stores, clock, limiter),
+            chat: feature.chat(&around)?,
             sync: SyncCalls {
                 operation: GetOperation::new(ports),
                 list_dead_letters: ListDeadLetters::new(letters.clone()),
                 retry_dead_letter: RetryDeadLetter::new(letters.clone()),
                 discard_dead_letter: DiscardDeadLetter::new(letters),
             },
-        }
+        })
     }
 }
 
 /// What the features share.
-struct Feature {
-    writer: Arc<Writer>,
+pub(super) struct Feature {
+    pub(super) writer: Arc<Writer>,
     warmer: Arc<Warmer>,
-    breaker: Arc<dyn Breaker>,
-    buffer: Arc<dyn WriteBuffer>,
+    pub(super) breaker: Arc<dyn Breaker>,
+    pub(super) buffer: Arc<dyn WriteBuffer>,
 }
 
 impl Feature {

@@ -9,6 +9,7 @@
 
 mod auth;
 mod calls;
+mod chat;
 mod health;
 mod stores;
 
@@ -24,12 +25,13 @@ use gravity_domain::clock::HybridClock;
 use gravity_domain::sync::policy::RetryPolicy;
 use gravity_domain::sync::ports::WriteBuffer;
 use gravity_infra::auth::KeyError;
-use gravity_infra::cache::KnownEntities;
+use gravity_infra::chat::{VapidError, WebhookError};
 use gravity_infra::postgres::{Pool, SettingsError};
 use gravity_infra::processor::{Processor, ProcessorHandle, ProcessorPorts, ProcessorSettings};
 use gravity_infra::redis::RedisSettingsError;
 use gravity_infra::sync::{PostgresOperations, RowsPurge};
 use gravity_infra::write_buffer::DurableBuffer;
+use gravity_usecase::chat::NotifyAbsent;
 use health::NodeHealth;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::io;
@@ -45,6 +47,10 @@ use tokio_util::sync::CancellationToken;
 /// For the first word of the monitors, and for the buffer to open, before `/ready` says yes without them.
 const FIRST_PING_PATIENCE: Duration = Duration::from_secs(2);
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+/// Over which time the clients of a node that stops come back elsewhere.
+const COME_BACK_WITHIN: Duration = Duration::from_secs(10);
+/// A peer that acknowledges nothing for so long is gone.
+const SILENT_MS: u32 = 30_000;
 /// For a batch in hand, after the last drain has had its time.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -63,6 +69,15 @@ pub enum BuildError {
     /// Keys of an outside provider.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// The key of Web Push.
+    #[error(transparent)]
+    WebPush(#[from] VapidError),
+    /// The webhook of notifications.
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
+    /// The client of Web Push.
+    #[error("no HTTP client can be made")]
+    HttpClient(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The server's certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -123,14 +138,15 @@ impl App {
             Arc::clone(&processor),
             Arc::clone(&stores.wall),
         ));
-        let auth = auth::build(&config, &stores, &clock, &handle, &stop)?;
-        let calls = Calls::build(&config, &stores, &clock, &auth.login.limiter);
+        let (auth, identities) = auth::build(&config, &stores, &clock, &handle, &stop)?;
+        let calls = Calls::build(&config, &stores, &clock, (&auth, &identities), &handle)?;
         let rendered = recorder.clone();
         let state = ApiState {
             auth,
             profile: calls.profile,
             task: calls.task,
             stream: calls.stream,
+            chat: calls.chat,
             sync: calls.sync,
             health: health.clone(),
             metrics: Arc::new(move || rendered.render()),
@@ -143,7 +159,9 @@ impl App {
                 deadline: config.database.write_deadline,
             },
         };
-        let workers = start_workers(&config, &stores, &processor, &clock, recorder, &handle)?;
+        let notify = chat::notifier(&config.chat, &stores, &state.chat.socket)?;
+        let notify = Arc::new(notify);
+        let workers = start_workers(&config, &stores, &processor, (&clock, notify), recorder, &handle)?;
         Ok(Self {
             io,
             state: web::Data::new(state),
@@ -175,6 +193,7 @@ impl App {
             redis.and_then(Result::err).map(BuildError::from),
             tls.and_then(Result::err).map(BuildError::from),
             verifier.err(),
+            chat::vapid_key(&config.chat).err(),
         ];
         problems.into_iter().flatten().collect()
     }
@@ -195,15 +214,18 @@ impl App {
     /// The listener cannot be used.
     pub fn run(self, listener: TcpListener, shutdown: &CancellationToken) -> io::Result<()> {
         let address = listener.local_addr()?;
+        give_up_on_the_silent(&listener);
         let system = actix_web::rt::System::new();
         let server = system.block_on(async { self.server(listener) })?;
         let http = server.handle();
         let settings = self.config.server.clone();
         let (health, asked) = (Arc::clone(&self.health), shutdown.clone());
+        let sockets = Arc::clone(&self.state.chat.socket);
         let stopping = self.io.spawn(async move {
             asked.cancelled().await;
             health.stopping();
             tokio::time::sleep(settings.shutdown_grace).await;
+            sockets.shut_down(COME_BACK_WITHIN).await;
             tracing::info!("refusing connections; requests in flight finish");
             http.stop(true).await;
         });
@@ -282,6 +304,14 @@ impl App {
     }
 }
 
+/// Connections inherit this from their listener: one whose peer acknowledges nothing that is sent is ended, and not kept for
+/// the minutes that the system would try.
+fn give_up_on_the_silent(listener: &TcpListener) {
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(listener, SILENT_MS) {
+        tracing::debug!(%error, "connections to peers that are gone are kept for longer");
+    }
+}
+
 /// Connections are cheap to drive: more threads than this would only take turns.
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
@@ -310,11 +340,7 @@ fn spawn_processor(config: &Config, stores: &Stores) -> ProcessorHandle {
         buffer: Arc::new(stores.buffer.clone()),
         store: Arc::new(PostgresOperations::new(stores.pool.clone())),
         breaker: Arc::clone(&stores.breaker),
-        listener: Arc::new(KnownEntities::new(
-            Arc::clone(&stores.known_tasks),
-            Arc::clone(&stores.known_profiles),
-            stores.cached_stream.clone(),
-        )),
+        listener: Arc::new(stores.known()),
         clock: Arc::clone(&stores.wall),
         monitor: stores.connections.postgres.subscribe(),
     };
@@ -333,7 +359,7 @@ fn start_workers(
     config: &Config,
     stores: &Stores,
     processor: &Arc<ProcessorHandle>,
-    clock: &Arc<HybridClock>,
+    (clock, notify): (&Arc<HybridClock>, Arc<NotifyAbsent>),
     recorder: PrometheusHandle,
     handle: &Handle,
 ) -> Result<Workers, BuildError> {
@@ -344,9 +370,11 @@ fn start_workers(
         pool: stores.pool.clone(),
         postgres: stores.connections.postgres.subscribe(),
         clock: Arc::clone(clock),
+        notify,
         recorder,
         tombstone_retention: config.database.tombstone_retention,
         applied_retention: config.database.applied_operations_retention,
+        event_retention: config.chat.event_retention,
         sync_interval: config.buffer.sync_interval,
     };
     Ok(crate::finish(handle, Workers::start(work))?)

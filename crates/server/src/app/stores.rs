@@ -2,12 +2,13 @@
 //! away is tried again by its monitor.
 
 use super::BuildError;
+use super::chat::ChatStores;
 use crate::config::{BufferConfig, Config};
 use crate::migrations::MigrateFirst;
 use gravity_domain::clock::{HybridClock, SystemClock, WallClock};
 use gravity_domain::stream::{StreamCache, StreamStore};
 use gravity_domain::sync::ports::Breaker;
-use gravity_infra::cache::{CachedTasks, KnownProfiles, TaskCacheLimits};
+use gravity_infra::cache::{CachedTasks, KnownEntities, KnownProfiles, TaskCacheLimits};
 use gravity_infra::monitor::{Connections, Monitor, MonitorSettings};
 use gravity_infra::postgres::Pool;
 use gravity_infra::postgres::probe::PostgresProbe;
@@ -42,6 +43,8 @@ pub(super) struct Stores {
     pub(super) stream: Arc<dyn StreamStore>,
     /// The caches before it.
     pub(super) cached_stream: Arc<dyn StreamCache>,
+    /// Chat: in Postgres, before it, and on its way to sockets.
+    pub(super) chat: ChatStores,
 }
 
 impl Stores {
@@ -82,7 +85,10 @@ impl Stores {
             bytes: config.stream.cache_bytes,
             users: config.stream.cache_users,
         };
+        let around = (&breaker, &wall);
+        let chat = ChatStores::open(&config.chat, &pool, redis.as_ref(), around, handle, stop);
         Ok(Self {
+            chat,
             buffer: DurableBuffer::open(buffer_settings(&config.buffer), Arc::clone(&wall)),
             breaker,
             connections: Connections {
@@ -102,6 +108,15 @@ impl Stores {
                 stop.clone(),
             )),
         })
+    }
+}
+
+impl Stores {
+    /// What is told of commits.
+    pub(super) fn known(&self) -> KnownEntities {
+        let (tasks, profiles) = (Arc::clone(&self.known_tasks), Arc::clone(&self.known_profiles));
+        KnownEntities::new(tasks, profiles, Arc::clone(&self.cached_stream))
+            .with_chat(self.chat.entities.clone())
     }
 }
 

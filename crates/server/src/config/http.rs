@@ -45,7 +45,8 @@ impl HttpConfig {
     }
 }
 
-struct Origin(String);
+/// `scheme://host[:port]`.
+pub(super) struct Origin(pub(super) String);
 
 impl FromStr for Origin {
     type Err = ();

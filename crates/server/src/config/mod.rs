@@ -5,6 +5,7 @@
 
 mod auth;
 mod buffer;
+mod chat;
 mod database;
 mod http;
 mod layers;
@@ -18,6 +19,7 @@ mod telemetry;
 
 pub use auth::AuthConfig;
 pub use buffer::BufferConfig;
+pub use chat::{ChatConfig, Webhook};
 pub use database::DatabaseConfig;
 pub use http::HttpConfig;
 pub use layers::Surroundings;
@@ -50,6 +52,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The stream: its cache, and what may be fed into it.
     pub stream: StreamConfig,
+    /// Chat: its limits, and how people are told.
+    pub chat: ChatConfig,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
     /// What should be said at the start.
@@ -100,6 +104,7 @@ impl Config {
         database.check_against(buffer.retention, &mut reader);
         let http = HttpConfig::read(&mut reader);
         let stream = StreamConfig::read(&mut reader);
+        let chat = ChatConfig::read(&mut reader, &http.cors_allowed_origins);
         let telemetry = TelemetryConfig::read(&mut reader);
         let (problems, warnings) = reader.finish();
         if !problems.is_empty() {
@@ -114,6 +119,7 @@ impl Config {
             buffer,
             http,
             stream,
+            chat,
             telemetry,
             warnings,
         })

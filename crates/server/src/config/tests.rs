@@ -215,6 +215,61 @@ fn no_problem_and_no_debug_output_shows_a_secret() {
 }
 
 #[test]
+fn sockets_are_let_in_from_the_origins_of_the_api_unless_they_have_their_own() {
+    let origins = |chat| {
+        let given = [
+            ("CORS_ALLOWED_ORIGINS", "https://a.example.com"),
+            ("CHAT_ALLOWED_ORIGINS", chat),
+        ];
+        with(&given).unwrap().chat.allowed_origins
+    };
+    assert_eq!(origins(""), ["https://a.example.com"]);
+    assert_eq!(origins("https://b.example.com"), ["https://b.example.com"]);
+    assert!(problems(&[("CHAT_ALLOWED_ORIGINS", "b.example.com")])[0].contains("CHAT_ALLOWED_ORIGINS"));
+}
+
+#[test]
+fn ways_of_notifying_are_whole_or_not_there() {
+    let key = "A".repeat(42) + "E";
+    let none = with(&[]).unwrap().chat;
+    assert!(none.vapid_private_key.is_none() && none.webhook.is_none());
+    let all = [
+        ("VAPID_PRIVATE_KEY", key.as_str()),
+        ("VAPID_SUBJECT", "mailto:ops@example.com"),
+        ("WEBHOOK_URL", "https://hooks.example.com/gravity"),
+        ("WEBHOOK_SECRET", "hunter2"),
+    ];
+    let chat = with(&all).unwrap().chat;
+    assert!(chat.vapid_private_key.is_some() && chat.webhook.is_some());
+    assert!(!format!("{chat:?}").contains("hunter2"));
+    for (left_out, missed) in [(1, "VAPID_SUBJECT"), (3, "WEBHOOK_SECRET")] {
+        let mut some = all.to_vec();
+        some.remove(left_out);
+        assert!(problems(&some)[0].contains(missed), "{missed}");
+    }
+    for (name, wrong) in [
+        ("VAPID_PRIVATE_KEY", "AAAA"),
+        ("VAPID_SUBJECT", "ops@example.com"),
+        ("WEBHOOK_URL", "http://hooks.example.com"),
+        ("WEBHOOK_URL", "hooks"),
+    ] {
+        let one = all.map(|(key, value)| (key, if key == name { wrong } else { value }));
+        assert!(problems(&one)[0].contains(name), "{name}={wrong}");
+    }
+    let plain = all.map(|(key, value)| {
+        let plain = if key == "WEBHOOK_URL" {
+            "http://127.0.0.1:1/"
+        } else {
+            value
+        };
+        (key, plain)
+    });
+    let mut allowed = plain.to_vec();
+    allowed.push(("PUSH_ALLOW_LOOPBACK", "true"));
+    assert!(with(&allowed).is_ok());
+}
+
+#[test]
 fn a_collector_s_root_is_completed_to_the_address_of_its_traces() {
     let endpoint = |given| {
         with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", given)])

@@ -38,6 +38,25 @@ const CASES: &[(&str, &str, Auth)] = &[
     ("GET", "/v2/stream/{itemId}/messages", Auth::User),
     ("POST", "/v2/ingest/items", Auth::Service),
     ("DELETE", "/v2/ingest/items", Auth::Service),
+    ("GET", "/api/chat/conversations", Auth::User),
+    ("GET", "/api/chat/conversations/unread-count", Auth::User),
+    ("GET", "/api/chat/conversations/with/{username}", Auth::User),
+    ("GET", "/api/chat/conversations/{id}/messages", Auth::User),
+    ("POST", "/api/chat/conversations/{id}/messages", Auth::User),
+    ("POST", "/api/chat/conversations/{id}/read", Auth::User),
+    ("GET", "/api/chat/messages/{id}", Auth::User),
+    ("GET", "/api/chat/blocks", Auth::User),
+    ("POST", "/api/chat/blocks", Auth::User),
+    ("GET", "/api/chat/blocks/status/{username}", Auth::User),
+    ("DELETE", "/api/chat/blocks/{username}", Auth::User),
+    ("GET", "/api/chat/presence", Auth::User),
+    ("POST", "/api/chat/ws-tickets", Auth::User),
+    ("GET", "/api/chat/ws", Auth::Public),
+    ("GET", "/api/chat/notifications/preferences", Auth::User),
+    ("PUT", "/api/chat/notifications/preferences", Auth::User),
+    ("POST", "/api/chat/notifications/subscriptions", Auth::User),
+    ("DELETE", "/api/chat/notifications/subscriptions", Auth::User),
+    ("GET", "/api/chat/notifications/vapid-key", Auth::User),
     ("GET", "/api/v1/operations/{id}", Auth::User),
     ("GET", "/api/v1/admin/buffer", Auth::Admin),
     ("GET", "/api/v1/admin/dead-letters", Auth::Admin),
@@ -64,6 +83,7 @@ async fn call(actor: &Actor, method: &str, path: &str) -> Answer {
     let path = path
         .replace("{id}", &Uuid::now_v7().to_string())
         .replace("{itemId}", &Uuid::now_v7().to_string())
+        .replace("{username}", "nobody")
         .replace("{file:.*}", "");
     actor
         .call(Method::from_bytes(method.as_bytes()).unwrap(), &path)

@@ -5,6 +5,8 @@
 
 mod auth;
 mod bodies;
+mod chat;
+mod chat_socket;
 mod conditional;
 mod connection;
 mod conventions;
@@ -13,6 +15,7 @@ mod dead_letters;
 mod graceful;
 mod idempotency;
 mod limits;
+mod notifications;
 mod openapi;
 mod operators;
 mod outage;

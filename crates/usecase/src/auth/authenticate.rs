@@ -12,7 +12,7 @@ use gravity_domain::auth::{
     AuthError, ExternalUser, Identity, Issuer, OutsideClaims, Principal, Role, TokenVerifier, UserStatus,
     VerifiedToken,
 };
-use gravity_domain::clock::HybridClock;
+use gravity_domain::clock::{HybridClock, Timestamp};
 use std::sync::Arc;
 
 /// The use case; on the path of every request.
@@ -27,6 +27,15 @@ pub struct Authenticate {
     pub auto_provision: bool,
 }
 
+/// Who a token speaks for, and until when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admitted {
+    /// Who.
+    pub principal: Principal,
+    /// When the token ends.
+    pub expires_at: Timestamp,
+}
+
 impl Authenticate {
     /// The principal that a bearer token (without the word `Bearer`) speaks for.
     ///
@@ -34,6 +43,14 @@ impl Authenticate {
     /// [`AuthError::Unauthenticated`] for anything wrong with the token or its user; [`AuthError::Unavailable`] when it cannot
     /// be checked for want of a provider's keys.
     pub async fn run(&self, bearer: &str) -> Result<Principal, AuthError> {
+        self.admit(bearer).await.map(|admitted| admitted.principal)
+    }
+
+    /// The same, and when the token ends.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub async fn admit(&self, bearer: &str) -> Result<Admitted, AuthError> {
         let outcome = self.principal(bearer).await;
         if let Err(AuthError::Unauthenticated { why }) = &outcome {
             metrics::counter!("gravity_auth_refused_total", "reason" => *why).increment(1);
@@ -41,17 +58,20 @@ impl Authenticate {
         outcome
     }
 
-    async fn principal(&self, bearer: &str) -> Result<Principal, AuthError> {
+    async fn principal(&self, bearer: &str) -> Result<Admitted, AuthError> {
         let token = self.verifier.verify(bearer).await?;
         let known = self.identities.find(token.user_id).await;
         let role = match &token.issuer {
             Issuer::Own => own_role(&token, known)?,
             Issuer::Outside(claims) => self.outside_role(&token, claims, known).await?,
         };
-        Ok(Principal {
-            user_id: token.user_id,
-            role,
-            session_id: token.session_id,
+        Ok(Admitted {
+            principal: Principal {
+                user_id: token.user_id,
+                role,
+                session_id: token.session_id,
+            },
+            expires_at: token.expires_at,
         })
     }
 
@@ -139,6 +159,7 @@ mod tests {
             user_id,
             role,
             session_id,
+            expires_at: Timestamp::MAX,
         }
     }
 

@@ -9,7 +9,7 @@ mod refresh;
 mod register;
 mod sessions;
 
-pub use authenticate::Authenticate;
+pub use authenticate::{Admitted, Authenticate};
 pub use identities::{Identities, IdentitySettings, Known};
 pub use issue::{TokenIssuer, TokenPair};
 pub use login::{LoggedIn, Login, LoginQuotas, LoginRequest};

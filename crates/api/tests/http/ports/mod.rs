@@ -2,6 +2,7 @@
 //! parts of it off.
 
 mod auth;
+mod chat;
 mod stream;
 
 use async_trait::async_trait;
@@ -47,6 +48,7 @@ pub(crate) struct Memory {
     pub(crate) pending: Mutex<Vec<Operation>>,
     pub(crate) dead: Mutex<BTreeMap<OperationId, DeadLetter>>,
     pub(crate) streams: Mutex<stream::Streams>,
+    pub(crate) chats: Mutex<chat::Chats>,
     pub(crate) pages_loaded: AtomicU32,
     pub(crate) purged: AtomicBool,
 }
@@ -104,7 +106,9 @@ impl Memory {
                 })
             }
             Change::StreamAction(action) => self.streams.lock().unwrap().act(operation, action),
-            Change::Message { .. } | Change::ReadMark(_) | Change::Block(_) => Verdict::Missing,
+            Change::Message { .. } | Change::ReadMark(_) | Change::Block(_) => {
+                self.chats.lock().unwrap().apply(operation)
+            }
         }
     }
 }

@@ -389,7 +389,7 @@ impl StreamCache for Memory {
         ids: &[ItemId],
         may_ask_store: bool,
     ) -> Result<Vec<Option<Arc<Item>>>, StoreError> {
-        self.items(user, ids, may_ask_store).await
+        StreamCache::items(self, user, ids, may_ask_store).await
     }
 
     fn newer(&self, _: UserId, _: &[Arc<Item>]) -> Vec<Arc<Item>> {

@@ -45,7 +45,7 @@ fn refuse(why: &'static str) -> AuthError {
 impl ClaimRules {
     /// An own token: the subject is a user's UUID, the role one of ours.
     pub(super) fn own(&self, claims: &Claims, now: Timestamp) -> Result<VerifiedToken, AuthError> {
-        self.check(claims, now)?;
+        let expires_at = self.check(claims, now)?;
         let id = Uuid::try_parse(subject(claims)?).map_err(|_| refuse("subject"))?;
         let role = match text(claims, "role", "role")? {
             None => Role::User,
@@ -60,12 +60,13 @@ impl ClaimRules {
             user_id: UserId(id),
             role,
             session_id,
+            expires_at,
         })
     }
 
     /// A token of an outside provider: any subject, the role by [`Self::role_claim`].
     pub(super) fn outside(&self, claims: &Claims, now: Timestamp) -> Result<VerifiedToken, AuthError> {
-        self.check(claims, now)?;
+        let expires_at = self.check(claims, now)?;
         let issuer = claims.get("iss").and_then(Value::as_str).unwrap_or_default();
         let user_id = UserId::of_subject(issuer, subject(claims)?);
         let told = |name: &str| claims.get(name).and_then(Value::as_str);
@@ -78,6 +79,7 @@ impl ClaimRules {
             user_id,
             role: self.outside_role(claims),
             session_id: None,
+            expires_at,
         })
     }
 
@@ -104,7 +106,8 @@ impl ClaimRules {
         names.try_fold(first, |value, name| value.get(name))
     }
 
-    fn check(&self, claims: &Claims, now: Timestamp) -> Result<(), AuthError> {
+    /// When the token ends.
+    fn check(&self, claims: &Claims, now: Timestamp) -> Result<Timestamp, AuthError> {
         let now = seconds(now.millis());
         let leeway = self.leeway.as_secs_f64();
         let expires = moment(claims, "exp", "exp")?.ok_or(refuse("exp"))?;
@@ -124,8 +127,16 @@ impl ClaimRules {
         {
             return Err(refuse("audience"));
         }
-        Ok(())
+        Ok(at(expires))
     }
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "a time that is too large becomes the last one there is"
+)]
+fn at(seconds: f64) -> Timestamp {
+    Timestamp::from_millis((seconds * 1_000.0) as i64)
 }
 
 #[allow(
