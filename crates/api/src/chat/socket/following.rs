@@ -114,7 +114,7 @@ impl Following {
         if event.offset <= position.offset {
             return Heard::Repeated;
         }
-        if event.offset > position.offset + 2 {
+        if event.offset > position.offset + 1 {
             if self.ahead.len() < MAX_AHEAD {
                 self.ahead.insert(event.offset, event);
             }

@@ -203,12 +203,16 @@ proptest! {
                         let from = u64::from(choice) % (length + 1);
                         let cursor = EventCursor { epoch: 0, offset: from };
                         let socket = world.attached();
-                        if choice % 3 == 0 {
+                        world.logs.delay.store(u64::from(choice) % 3 * 10, SeqCst);
+                        let begin = catch_up::begin(&world.hub, &socket, world.user, Wish::Since(cursor), None);
+                        let meanwhile = async {
+                            tokio::time::sleep(Duration::from_millis(5)).await;
                             let event = world.logs.number(world.user, length + 1);
-                            world.hint(&event);
-                            told.push(event);
-                        }
-                        catch_up::begin(&world.hub, &socket, world.user, Wish::Since(cursor), None).await;
+                            if choice % 5 > 0 { world.hint(&event); }
+                            event
+                        };
+                        let ((), event) = tokio::join!(begin, meanwhile);
+                        told.push(event);
                         sockets.push((from, socket, Vec::new()));
                         if sockets.len() > 15 { sockets.remove(0); }
                     }

@@ -37,6 +37,8 @@ pub(super) struct Logs {
     is_away: AtomicBool,
     is_suspended: AtomicBool,
     reads: AtomicUsize,
+    /// How long an answer is on its way, in milliseconds: what is committed meanwhile is not in it.
+    delay: AtomicU64,
     told: Mutex<Vec<(&'static str, UserId)>>,
 }
 
@@ -64,6 +66,13 @@ impl Logs {
             return Err(StoreError::unavailable("connect"));
         }
         Ok(())
+    }
+
+    async fn travel(&self) {
+        match self.delay.load(SeqCst) {
+            0 => {}
+            delay => tokio::time::sleep(Duration::from_millis(delay)).await,
+        }
     }
 
     fn end(&self, user: UserId) -> LogHead {
@@ -103,7 +112,9 @@ impl SocketCalls for Logs {
 
     async fn connect(&self, user: UserId) -> Result<LogHead, StoreError> {
         self.ask()?;
-        Ok(self.end(user))
+        let head = self.end(user);
+        self.travel().await;
+        Ok(head)
     }
 
     async fn replay(&self, user: UserId, cursor: EventCursor) -> Result<LogReplay, StoreError> {
@@ -117,13 +128,16 @@ impl SocketCalls for Logs {
         if cursor.epoch != head.epoch || missed.is_none() {
             return Ok(LogReplay::Reset { head });
         }
-        let entries = self.entries.lock().unwrap();
-        let log = entries.get(&user).map_or(&[][..], Vec::as_slice);
-        let events = log
-            .iter()
-            .filter(|event| event.offset > cursor.offset)
+        let log = self
+            .entries
+            .lock()
+            .unwrap()
+            .get(&user)
             .cloned()
-            .collect();
+            .unwrap_or_default();
+        let missing = log.into_iter().filter(|event| event.offset > cursor.offset);
+        let events = missing.collect();
+        self.travel().await;
         Ok(LogReplay::Events { events, head })
     }
 

@@ -117,3 +117,39 @@ async fn a_replay_that_was_put_off_and_has_become_impossible_is_a_resync() {
     assert_eq!(heard[0]["payload"]["reason"], "reset");
     assert_eq!(heard[0]["cursor"], "0.0");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_while_the_log_is_read_is_heard_after_the_replay() {
+    let world = World::new();
+    world.logs.number(world.user, 1);
+    let other = world.socket(since(0)).await;
+    world.logs.delay.store(50, SeqCst);
+    let socket = world.attached();
+    let meanwhile = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        world.commit(2);
+        assert!(frames(&socket).is_empty());
+    };
+    tokio::join!(
+        catch_up::begin(&world.hub, &socket, world.user, since(0), None),
+        meanwhile
+    );
+    let heard = frames(&socket);
+    assert_eq!(heard[0]["payload"]["resume"]["replaying"], 1);
+    assert_eq!(numbers(&heard), [1, 2]);
+    assert_eq!(numbers(&frames(&other)), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_socket_is_replayed_the_others_of_the_user_hear_too() {
+    let world = World::new();
+    let other = world.begun().await;
+    world.logs.number(world.user, 1);
+    world.socket(since(0)).await;
+    let mut heard = Vec::new();
+    until(|| {
+        heard.extend(numbers(&frames(&other)));
+        heard == [1]
+    })
+    .await;
+}
