@@ -6,9 +6,11 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // a command line program
 
 mod bench;
+mod chat;
 mod dev;
 mod faults;
 mod lint;
+mod load;
 mod openapi;
 mod outage;
 mod test;
@@ -40,6 +42,8 @@ enum Command {
     Dev(dev::Arguments),
     /// Kill, stop or restart a part of the running `dev`, to see what happens
     Outage(outage::Arguments),
+    /// Talk as a demo user over the nodes of the running `dev`, in a terminal
+    Chat(chat::Arguments),
     /// Break everything around the server, and check every promise
     Faults(faults::Arguments),
     /// Run all tests, with the stores they need
@@ -48,6 +52,8 @@ enum Command {
     Lint(lint::Arguments),
     /// Measure the write path, each figure beside its baseline
     Bench(bench::Arguments),
+    /// Measure what the server carries: sockets and messages of chat
+    Load(load::Arguments),
     /// Write openapi.json from the code
     Openapi(openapi::Arguments),
 }
@@ -57,10 +63,12 @@ fn main() -> ExitCode {
     let outcome = workspace::enter().and_then(|()| match &arguments.command {
         Command::Dev(arguments) => dev::run(arguments),
         Command::Outage(arguments) => outage::run(arguments),
+        Command::Chat(arguments) => chat::run(arguments),
         Command::Faults(arguments) => faults::run(arguments),
         Command::Test(arguments) => test::run(arguments),
         Command::Lint(arguments) => lint::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
+        Command::Load(arguments) => load::run(arguments),
         Command::Openapi(arguments) => openapi::run(arguments),
     });
     outcome.unwrap_or_else(|error| {

@@ -23,6 +23,8 @@ pub(crate) enum Part {
     Postgres,
     Redis,
     Server,
+    /// The second node of `dev --nodes 2`
+    Server2,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -74,6 +76,7 @@ impl fmt::Display for Part {
             Self::Postgres => "PostgreSQL",
             Self::Redis => "Redis",
             Self::Server => "the server",
+            Self::Server2 => "the second node",
         })
     }
 }

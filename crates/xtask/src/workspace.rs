@@ -60,6 +60,14 @@ pub(crate) fn build_server(release: bool) -> Result<PathBuf, Box<dyn Error>> {
     Ok(std::path::absolute(program)?)
 }
 
+/// The lines of a file.
+pub(crate) fn lines(file: &str) -> std::io::Result<Vec<String>> {
+    Ok(std::fs::read_to_string(file)?
+        .lines()
+        .map(str::to_owned)
+        .collect())
+}
+
 /// A variable of the caller's environment, if it is set and not empty.
 pub(crate) fn variable(name: &str) -> Option<OsString> {
     #[allow(clippy::disallowed_methods)] // the one place where the project's commands read the environment

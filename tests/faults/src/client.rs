@@ -95,6 +95,16 @@ impl Client {
         })
     }
 
+    /// What it is known by.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Where each node answers.
+    pub(crate) fn bases(&self) -> &[String] {
+        &self.bases
+    }
+
     /// Sends a request and waits; with `give_up`, no longer than that, and then the connection is dropped.
     pub(crate) async fn send(
         &self,

@@ -114,7 +114,7 @@ fn spread(applied: Vec<AppliedRow>, events: &[Event]) -> Vec<AppliedRow> {
 
 async fn applied(postgres: &Postgres) -> Found<Vec<AppliedRow>> {
     let sql = "SELECT id::text, entity_id::text, CASE entity WHEN 'stream_action' THEN entity ELSE kind END, superseded
-        FROM applied_operations";
+        FROM applied_operations WHERE entity IN ('profile', 'task', 'stream_action')";
     let rows = postgres.query(sql, &[]).await?;
     let row = |row: &tokio_postgres::Row| AppliedRow {
         operation: row.get(0),

@@ -1,7 +1,7 @@
 //! Fault schedules: the real server, real stores, concurrent users, and everything around it breaking.
 //!
 //! A schedule is derived from (seed, index). It starts one or two nodes on a fresh database, lets users create, change,
-//! delete and read tasks, and read and act on the items of their streams, while its [`plan`] kills, stops, cuts and fills things, heals everything, waits until the
+//! delete and read tasks, read and act on the items of their streams, and write to each other, while its [`plan`] kills, stops, cuts and fills things, heals everything, waits until the
 //! buffers are empty, and hands what the users did and what the stores hold to the checker in
 //! `gravity_test_support::history`. The plan is deterministic; what the machine makes of it is not, so a seed shows a
 //! violation again with some luck, not for sure. The recorded history is what counts, and it is printed.
@@ -12,6 +12,7 @@
 
 mod act;
 mod admin;
+mod chat;
 mod client;
 mod disk;
 mod facts;

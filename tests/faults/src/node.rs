@@ -134,6 +134,7 @@ fn environment(plan: &Plan, port: u16, buffer: &Path, stores: &[(String, String)
     set("LOG_FORMAT", &"json");
     set("RUST_LOG", &"info");
     set("IP_BLOCK_THRESHOLD", &1_000_000);
+    set("CHAT_MESSAGES_PER_MINUTE", &1_000_000);
     set("SHUTDOWN_GRACE_SECONDS", &0);
     set("WRITE_DEADLINE_MS", &plan.write_deadline_ms);
     set("GRAVITY__DATABASE__BATCH_TIMEOUT_MS", &2_000);

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::act::Stage;
 use crate::admin;
+use crate::chat;
 use crate::client::Client;
 use crate::disk::SmallDisk;
 use crate::facts;
@@ -136,7 +137,9 @@ impl Scene<'_> {
         }
         initial.extend(facts::items(&self.database.connect().await?).await?);
         let journal = Arc::new(Journal::new());
-        let stragglers = self.perform(&users, &journal).await?;
+        let pairs = self.pairs(&users).await?;
+        let followers = chat::follow(&pairs, self.plan.nodes);
+        let stragglers = self.perform(&users, &pairs, &journal).await?;
         let mut broken = self.after_the_acts(stragglers);
         self.heal().await?;
         for node in 0..self.plan.nodes {
@@ -155,6 +158,9 @@ impl Scene<'_> {
             }
             Err(error) => return Err(error),
         };
+        let postgres = admin::connect(&self.stage.stores.postgres.url(self.database.name())).await?;
+        broken.extend(chat::check(&postgres, &pairs).await?);
+        followers.iter().for_each(tokio::task::JoinHandle::abort);
         broken.extend(self.panics());
         broken.extend(judge(&history, &self.home)?);
         let tally = Tally::of(&history);
@@ -207,8 +213,26 @@ impl Scene<'_> {
         Ok(users)
     }
 
+    /// The users who have a name, two and two.
+    async fn pairs(&self, users: &[Arc<User>]) -> Result<Vec<chat::Pair>, Stop> {
+        // What damage takes from the buffer is told by its dead letters, which this does not read.
+        if self.plan.kind == Kind::Damage {
+            return Ok(Vec::new());
+        }
+        let named = users.iter().enumerate().filter(|(_, user)| user.has_profile);
+        let named: Vec<_> = named
+            .map(|(number, user)| (user.id.clone(), format!("user{number}"), user.client.clone()))
+            .collect();
+        chat::pair_up(&named).await
+    }
+
     /// Users and faults, side by side. How many users did not come to an end.
-    async fn perform(&self, users: &[Arc<User>], journal: &Arc<Journal>) -> Result<usize, Stop> {
+    async fn perform(
+        &self,
+        users: &[Arc<User>],
+        pairs: &[chat::Pair],
+        journal: &Arc<Journal>,
+    ) -> Result<usize, Stop> {
         let mut lines = JoinSet::new();
         let mut stream = 1;
         for (number, user) in users.iter().enumerate() {
@@ -224,6 +248,20 @@ impl Scene<'_> {
                 };
                 stream += 1;
                 lines.spawn(line.run());
+            }
+        }
+        for (number, pair) in pairs.iter().enumerate() {
+            for (place, chatter) in pair.chatters.iter().enumerate() {
+                let writer = chat::Writer {
+                    chatter: Arc::clone(chatter),
+                    conversation: pair.conversation.clone(),
+                    journal: Arc::clone(journal),
+                    random: self.plan.random(1_000 + stream),
+                    nodes: self.plan.nodes,
+                    node: (number + place) % self.plan.nodes,
+                };
+                stream += 1;
+                lines.spawn(writer.run());
             }
         }
         let began = Instant::now();

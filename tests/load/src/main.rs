@@ -8,6 +8,7 @@
 mod baseline;
 mod bench;
 mod bounds;
+mod chat;
 mod client;
 mod generate;
 mod report;
@@ -58,6 +59,33 @@ enum Command {
         #[arg(long)]
         mix_only: bool,
     },
+    /// Measure chat: sockets on two nodes, idle and talking, while Postgres dies and while a node does
+    Chat {
+        /// The server's program
+        #[arg(long)]
+        server: PathBuf,
+        /// Seconds of each exchange
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// Sockets that sit idle on one node
+        #[arg(long, default_value_t = 10_000)]
+        idle: usize,
+        /// Sockets that talk, in pairs
+        #[arg(long, default_value_t = 1_000)]
+        talking: usize,
+        /// Messages a second, all in all
+        #[arg(long, default_value_t = 1_000)]
+        rate: u32,
+        /// Messages a second while acknowledgements are measured, with Postgres and without
+        #[arg(long, default_value_t = 500)]
+        ack_rate: u32,
+        /// Bytes of a message's text
+        #[arg(long, default_value_t = 64)]
+        payload: usize,
+        /// Sockets of each user who talks
+        #[arg(long, default_value_t = 1)]
+        devices: usize,
+    },
     /// Serve the same handler without the write path's machinery (started by `bench`)
     Baseline,
     /// Serve the bytes of a page from memory and nothing else (started by `stream`)
@@ -87,6 +115,25 @@ fn main() -> ExitCode {
             seconds,
             users,
             mix_only,
+        }),
+        Command::Chat {
+            server,
+            seconds,
+            idle,
+            talking,
+            rate,
+            ack_rate,
+            payload,
+            devices,
+        } => chat::run(&chat::Plan {
+            server,
+            seconds,
+            idle,
+            talking,
+            rate,
+            ack_rate,
+            payload,
+            devices,
         }),
         Command::Ceiling => bounds::ceiling(),
         Command::Floor => bounds::floor(),

@@ -126,6 +126,11 @@ impl Server {
 
     /// Resident memory, in MiB.
     pub(crate) fn memory_mib(&self) -> u64 {
+        self.memory_kib() / 1024
+    }
+
+    /// Resident memory, in KiB.
+    pub(crate) fn memory_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = status
             .lines()
@@ -135,7 +140,20 @@ impl Server {
             .next()
             .and_then(|kib| kib.parse::<u64>().ok())
             .unwrap_or(0)
-            / 1024
+    }
+
+    /// Processor time so far. Linux counts it in hundredths of a second.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        // The name, in parentheses, may hold anything; user and system time are the 12th and 13th after it.
+        let after = stat.rsplit_once(')').map_or("", |(_, after)| after);
+        let ticks: u64 = after
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|ticks| ticks.parse::<u64>().ok())
+            .sum();
+        Duration::from_millis(ticks * 10)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::server::Server;
 use super::stores::Stores;
 
-pub(super) fn print(server: &Server, stores: Option<&Stores>) {
+pub(super) fn print(server: &Server, second: Option<&Server>, stores: Option<&Stores>) {
     let url = server.url();
     println!(
         r#"
@@ -17,6 +17,16 @@ Try it, in another terminal:
   curl -si {url}/api/v1/tasks -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{{"title":"Outlive the database"}}'
   curl -s {url}/api/v1/tasks -H "Authorization: Bearer $TOKEN""#
     );
+    if let Some(second) = second {
+        println!(
+            "\nThe second node is {}. Talk, in two terminals:\n\n  cargo xtask chat demo --with ada\n  cargo xtask chat ada --with demo --node 2",
+            second.url()
+        );
+    } else {
+        println!(
+            "\nTalk, in two terminals (`--nodes 2` gives a second node to resume on):\n\n  cargo xtask chat demo --with ada\n  cargo xtask chat ada --with demo"
+        );
+    }
     let Some(stores) = stores else {
         println!("\nCtrl-C stops the server.");
         return;

@@ -23,6 +23,9 @@ use crate::{Outcome, workspace};
 
 pub(crate) use self::control::CONTROL;
 
+/// The addresses of the nodes, a line each; there while `dev` runs.
+pub(crate) const NODES: &str = ".local/nodes";
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Wipe .local first: databases, buffer, secrets
@@ -34,6 +37,9 @@ pub(crate) struct Arguments {
     /// The server's port; by default 8080 or the next that is free
     #[arg(long)]
     port: Option<u16>,
+    /// How many nodes share the stores
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    nodes: u8,
     /// Build and run with optimisations
     #[arg(long)]
     release: bool,
@@ -53,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     };
     step("building the server (a few minutes the first time)");
     let program = workspace::build_server(arguments.release)?;
-    let mut server = Server::new(program, arguments.port, stores.as_ref())?;
+    let mut server = Server::new(program.clone(), 1, arguments.port, stores.as_ref())?;
     for (command, what) in [
         ("migrate", "migrating the database"),
         ("seed", "adding demo data"),
@@ -64,9 +70,25 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
     }
     step("starting the server");
     server.start()?;
+    let second = match arguments.nodes {
+        1 => None,
+        _ => {
+            step("starting the second node");
+            let mut second = Server::new(program, 2, None, stores.as_ref())?;
+            second.start()?;
+            Some(second)
+        }
+    };
+    let addresses = [Some(&server), second.as_ref()].into_iter().flatten();
+    let addresses: String = addresses.map(|node| node.url() + "\n").collect();
+    std::fs::write(NODES, addresses)?;
     let events = control.listen()?;
-    guide::print(&server, stores.as_ref());
-    let mut site = Site { stores, server };
+    guide::print(&server, second.as_ref(), stores.as_ref());
+    let mut site = Site {
+        stores,
+        server,
+        second,
+    };
     site.supervise(&events);
     site.stop();
     Ok(ExitCode::SUCCESS)
@@ -86,12 +108,13 @@ fn step(what: &str) {
 struct Site {
     stores: Option<Stores>,
     server: Server,
+    second: Option<Server>,
 }
 
 impl Site {
     /// Until Ctrl-C: carries out orders and reports parts that went down.
     fn supervise(&mut self, events: &control::Events) {
-        let parts = [Part::Postgres, Part::Redis, Part::Server];
+        let parts = [Part::Postgres, Part::Redis, Part::Server, Part::Server2];
         let mut known = parts.map(|part| self.pid(part));
         loop {
             match events.next() {
@@ -121,6 +144,7 @@ impl Site {
             Part::Postgres => self.stores.as_ref().and_then(|stores| stores.postgres.pid()),
             Part::Redis => self.stores.as_ref().and_then(|stores| stores.redis.pid()),
             Part::Server => self.server.pid(),
+            Part::Server2 => self.second.as_ref().and_then(Server::pid),
         }
     }
 
@@ -131,6 +155,10 @@ impl Site {
         }
         match part {
             Part::Server => self.server.obey(act).map_err(|error| error.to_string())?,
+            Part::Server2 => {
+                let second = self.second.as_mut().ok_or("there is one node (--nodes 2)")?;
+                second.obey(act).map_err(|error| error.to_string())?;
+            }
             Part::Postgres | Part::Redis => {
                 let stores = self
                     .stores
@@ -156,6 +184,10 @@ impl Site {
 
     fn stop(self) {
         step("stopping the server");
+        let _ = std::fs::remove_file(NODES);
+        if let Some(second) = self.second {
+            second.stop();
+        }
         self.server.stop();
         if let Some(stores) = self.stores {
             step("stopping PostgreSQL and Redis");

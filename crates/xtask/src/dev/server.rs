@@ -28,8 +28,10 @@ pub(super) struct Server {
 }
 
 impl Server {
+    /// Node 1 is the only one, or the first.
     pub(super) fn new(
         program: PathBuf,
+        node: u8,
         port: Option<u16>,
         stores: Option<&Stores>,
     ) -> Result<Self, Box<dyn Error>> {
@@ -44,10 +46,11 @@ impl Server {
         let defaults = [
             ("GRAVITY_ENV", "development".to_owned()),
             ("JWT_SECRET", local::secret("jwt-secret")?),
-            ("BUFFER_PATH", local::path("buffer")?.display().to_string()),
+            ("BUFFER_PATH", buffer(node)?),
         ];
         for (name, value) in defaults {
-            if workspace::variable(name).is_none() {
+            // No two nodes share a buffer, whatever the environment says.
+            if workspace::variable(name).is_none() || (node > 1 && name == "BUFFER_PATH") {
                 environment.push((name.to_owned(), value));
             }
         }
@@ -129,6 +132,14 @@ impl Server {
             process.stop(Signal::TERM, STOP_PATIENCE);
         }
     }
+}
+
+fn buffer(node: u8) -> Result<String, Box<dyn Error>> {
+    let name = match node {
+        1 => "buffer".to_owned(),
+        _ => format!("buffer-{node}"),
+    };
+    Ok(local::path(&name)?.display().to_string())
 }
 
 /// Whether `GET /ready` answers 200.
