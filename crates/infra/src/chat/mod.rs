@@ -35,3 +35,31 @@ pub use redis_tickets::RedisTickets;
 pub use vapid::{VapidError, VapidKey};
 pub use web_push::WebPush;
 pub use webhook::{Webhook, WebhookError};
+
+use metrics::{describe_counter, describe_gauge};
+
+/// Says what the metrics of chat mean, but for those of its sockets.
+pub fn describe_metrics() {
+    describe_counter!(
+        "gravity_chat_cache_total",
+        "Snapshots of chat looked for, by kind and result."
+    );
+    describe_counter!(
+        "gravity_chat_hints_total",
+        "Hints between nodes, by direction and result."
+    );
+    describe_gauge!("gravity_chat_relay_up", "1 while hints of other nodes are heard.");
+    describe_counter!(
+        "gravity_chat_relay_silences_total",
+        "Times that the subscription to hints was silent and made anew."
+    );
+    describe_counter!(
+        "gravity_chat_ticket_fallback_total",
+        "Tickets that only this node knows, because Redis did not answer."
+    );
+    describe_counter!(
+        "gravity_chat_notifications_total",
+        "Notifications, by channel and result."
+    );
+    describe_gauge!("gravity_chat_notification_jobs", "Notifications that wait.");
+}

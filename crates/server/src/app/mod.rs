@@ -321,6 +321,7 @@ fn recorder() -> Result<PrometheusHandle, BuildError> {
     let recorder = telemetry::metrics()?;
     gravity_api::middleware::describe_metrics();
     gravity_infra::write_buffer::describe_metrics();
+    gravity_infra::chat::describe_metrics();
     // Alerts look for a rise, and a series that begins with its first event has none.
     for reason in ["full", "unavailable"] {
         metrics::counter!("gravity_buffer_refused_total", "reason" => reason).increment(0);
