@@ -1,6 +1,7 @@
 //! The cache before chat, over a store in memory that can be slow, down, or have gone back to an earlier life.
 
 mod fixture;
+mod following;
 
 use fixture::{Fake, ME, OPEN, id, other, person};
 use gravity_domain::auth::Username;
@@ -44,7 +45,7 @@ async fn what_another_node_wrote_is_seen_without_being_told() {
     let fake = Fake::new(1);
     let (one, two) = (fake.cache(), fake.cache());
     last_seq(&one, 0).await.unwrap();
-    two.raised(&[fake.message(0)]);
+    two.raised(&fake.message(0));
     assert_eq!(last_seq(&one, 0).await.unwrap(), (2, Freshness::Current));
 }
 
@@ -71,7 +72,7 @@ async fn what_is_not_there_is_not_remembered() {
     assert!(cache.conversation(ME, id(1)).await.unwrap().value.is_none());
     assert!(cache.newest_messages(ME, id(1)).await.unwrap().value.is_none());
     assert_eq!(cache.known_conversation(ME, id(1)), None);
-    fake.conversations.lock().unwrap().push(1);
+    fake.add();
     assert!(cache.conversation(ME, id(1)).await.unwrap().value.is_some());
     assert!(cache.newest_messages(ME, id(1)).await.unwrap().value.is_some());
     assert!(cache.known_conversation(ME, id(1)).unwrap().is_some());
@@ -82,11 +83,11 @@ async fn what_no_log_tells_of_is_read_again_after_a_while_or_a_doubt() {
     let fake = Fake::new(1);
     let cache = fake.cache();
     cache.inbox(ME).await.unwrap();
-    fake.conversations.lock().unwrap().push(1);
+    fake.add();
     assert_eq!(cache.inbox(ME).await.unwrap().value.conversations.len(), 1);
     cache.doubted(ME);
     assert_eq!(cache.inbox(ME).await.unwrap().value.conversations.len(), 2);
-    fake.conversations.lock().unwrap().push(1);
+    fake.add();
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(cache.inbox(ME).await.unwrap().value.conversations.len(), 3);
 }
@@ -119,7 +120,7 @@ async fn a_load_under_way_does_not_answer_who_knows_of_more() {
         while fake.loads() == 0 {
             tokio::task::yield_now().await;
         }
-        cache.raised(&[fake.message(0)]);
+        fake.message(0);
         let late = last_seq(&cache, 0);
         let release = async { fake.gate.add_permits(2) };
         tokio::join!(late, release).0
@@ -169,7 +170,8 @@ async fn nothing_older_than_what_was_acknowledged_here_is_given() {
     let cache = fake.cache();
     newest(&cache, 0).await.unwrap();
     cache.inbox(ME).await.unwrap();
-    cache.raised(&[fake.message(0)]);
+    fake.message(0);
+    cache.raised(&fake.message(0));
     fake.set_down(true);
     assert!(newest(&cache, 0).await.is_err());
     assert!(cache.inbox(ME).await.is_err());
@@ -180,7 +182,7 @@ async fn nothing_older_than_what_was_acknowledged_here_is_given() {
     newest(&cache, 0).await.unwrap();
     fake.message(0);
     fake.set_down(true);
-    assert_eq!(newest(&cache, 0).await.unwrap(), (2, Freshness::Stale));
+    assert_eq!(newest(&cache, 0).await.unwrap(), (3, Freshness::Stale));
     assert!(cache.inbox(ME).await.is_err());
 }
 
@@ -221,12 +223,12 @@ async fn another_life_of_the_log_is_read_anew() {
     let fake = Fake::new(1);
     let cache = fake.cache();
     for _ in 0..5 {
-        cache.raised(&[fake.message(0)]);
+        cache.raised(&fake.message(0));
     }
     newest(&cache, 0).await.unwrap();
     fake.epoch.store(2, Ordering::SeqCst);
     fake.offset.store(3, Ordering::SeqCst);
-    fake.conversations.lock().unwrap()[0] = 3;
+    fake.cut(0, 3);
     assert_eq!(last_seq(&cache, 0).await.unwrap(), (3, Freshness::Current));
     fake.set_down(true);
     assert_eq!(last_seq(&cache, 0).await.unwrap(), (3, Freshness::Stale));
@@ -264,12 +266,13 @@ async fn warming_up_loads_the_inbox_and_the_first_conversations() {
     let cache = fake.cache();
     cache.warm(ME).await;
     assert_eq!((fake.loads(), fake.heads.load(Ordering::SeqCst)), (6, 1));
-    for n in 0..5 {
-        newest(&cache, n).await.unwrap();
+    let inbox = cache.inbox(ME).await.unwrap().value;
+    let (first, rest) = inbox.conversations.split_at(5);
+    for conversation in first {
+        cache.newest_messages(ME, conversation.id).await.unwrap();
     }
-    cache.inbox(ME).await.unwrap();
     assert_eq!(fake.loads(), 6);
-    newest(&cache, 5).await.unwrap();
+    cache.newest_messages(ME, rest[0].id).await.unwrap();
     assert_eq!(fake.loads(), 7);
     fake.set_down(true);
     cache.warm(ME).await;
@@ -323,15 +326,15 @@ proptest! {
                     Step::Message { n, is_here } => {
                         let event = fake.message(n);
                         if is_here {
-                            cache.raised(&[event]);
-                            acknowledged[n] = fake.conversations.lock().unwrap()[n] as u64;
+                            cache.raised(&event);
+                            acknowledged[n] = fake.last_seq(n);
                         }
                         continue;
                     }
                     Step::Read(n) => (n, last_seq(&cache, n).await),
                     Step::ReadMessages(n) => (n, newest(&cache, n).await),
                 };
-                let there = fake.conversations.lock().unwrap()[n] as u64;
+                let there = fake.last_seq(n);
                 match read {
                     Ok((seq, Freshness::Current)) => assert_eq!(seq, there),
                     Ok((seq, _)) => assert!((acknowledged[n]..=there).contains(&seq)),

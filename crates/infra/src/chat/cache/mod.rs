@@ -4,17 +4,26 @@
 //! the log ends there: one look-up by primary key instead of the query behind the snapshot, and right whoever wrote what. What
 //! no log tells of (the names and pictures of others) is at most [`ChatCacheSettings::fresh`] old.
 //!
+//! Snapshots follow the log: an entry that is acknowledged here is folded into those that are where it follows (`fold`), so they
+//! stay current, and have it when Postgres is away a moment later. After a gap, or when an entry does not tell enough, a snapshot
+//! is left behind and read anew when it is asked for.
+//!
 //! When Postgres is away the last known snapshot is given as stale, unless it lacks what this node has acknowledged (`floors`).
 //! Whom one may write to is never refused for that: the participants of a conversation do not change.
 //!
 //! Absence is not remembered: what is not there may be made at any time.
 
 mod floors;
+mod fold;
+mod following;
+mod name;
 mod snapshots;
+mod trails;
 mod turns;
 
 use async_trait::async_trait;
 use floors::Floors;
+use fold::Fold;
 use gravity_domain::auth::Username;
 use gravity_domain::chat::{
     Blocked, ChatCache, ChatStore, Conversation, EventLog, Inbox, Known, LogHead, MessagePage, Person,
@@ -26,11 +35,13 @@ use gravity_domain::page::PageLimit;
 use gravity_domain::sync::Freshness;
 use gravity_domain::sync::ports::Breaker;
 use moka::sync::Cache;
-use snapshots::{Snapshot, Snapshots, Weigh};
+use name::Name;
+use snapshots::{Snapshot, Snapshots};
 use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+use trails::Trails;
 use turns::Turns;
 
 /// How many conversations are warmed up.
@@ -80,6 +91,7 @@ pub struct CachedChat {
     blocks: Snapshots<UserId, Vec<Blocked>>,
     people: Cache<Username, (Person, Instant)>,
     floors: Floors,
+    trails: Trails,
     turns: Turns<Name>,
 }
 
@@ -91,33 +103,6 @@ impl std::fmt::Debug for CachedChat {
 
 /// A conversation as one user sees it.
 type Place = (UserId, ConversationId);
-
-/// What is loaded one at a time.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Name {
-    Inbox(UserId),
-    Messages(Place),
-    Conversation(Place),
-    Blocks(UserId),
-    Person(Username),
-}
-
-impl Name {
-    /// For metrics.
-    fn kind(&self) -> &'static str {
-        match self {
-            Self::Inbox(_) => "inbox",
-            Self::Messages(_) => "messages",
-            Self::Conversation(_) => "conversation",
-            Self::Blocks(_) => "blocks",
-            Self::Person(_) => "person",
-        }
-    }
-
-    fn count(&self, result: &'static str) {
-        metrics::counter!("gravity_chat_cache_total", "kind" => self.kind(), "result" => result).increment(1);
-    }
-}
 
 /// One thing of one user, and where its snapshots are.
 struct Wanted<'a, K, T> {
@@ -166,21 +151,23 @@ impl CachedChat {
             ports,
             fresh: settings.fresh,
             inboxes: Snapshots::new(percent(40)),
-            pages: Snapshots::new(percent(45)),
-            conversations: Snapshots::new(percent(10)),
-            blocks: Snapshots::new(percent(5)),
+            pages: Snapshots::new(percent(40)),
+            conversations: Snapshots::new(percent(8)),
+            blocks: Snapshots::new(percent(4)),
             people: Cache::builder()
                 .max_capacity(people)
                 .time_to_live(LAST_PERSON)
                 .build(),
             floors: Floors::new(settings.users),
+            trails: Trails::new(percent(8)),
             turns: Turns::default(),
         }
     }
 
     /// The bytes that snapshots take, roughly, after what is over the limit has gone.
     pub fn bytes(&self) -> u64 {
-        self.inboxes.bytes() + self.pages.bytes() + self.conversations.bytes() + self.blocks.bytes()
+        let snapshots = self.inboxes.bytes() + self.pages.bytes() + self.conversations.bytes();
+        snapshots + self.blocks.bytes() + self.trails.bytes()
     }
 
     fn may_read(&self) -> Result<(), StoreError> {
@@ -194,6 +181,7 @@ impl CachedChat {
     /// this caller knows of.
     async fn head(&self, user: UserId) -> Result<LogHead, StoreError> {
         self.may_read()?;
+        self.trails.begin(user);
         let began = Instant::now();
         let head = self.ports.log.head(user).await?;
         self.floors.asked(user, head, began);
@@ -215,7 +203,7 @@ impl CachedChat {
     ) -> Result<Known<Option<Arc<T>>>, StoreError>
     where
         K: Hash + Eq + Clone + Send + Sync + 'static,
-        T: Weigh + Send + Sync + 'static,
+        T: Fold<K>,
     {
         let look = || {
             let held = wanted.held.get(&wanted.key)?;
@@ -243,7 +231,7 @@ impl CachedChat {
         };
         let snapshot = Snapshot::new(value, head, read);
         let value = snapshot.value.clone();
-        wanted.held.keep(wanted.key.clone(), snapshot);
+        self.keep(wanted, snapshot);
         Ok(current(Some(value)))
     }
 
@@ -255,7 +243,7 @@ impl CachedChat {
     ) -> Result<Known<Option<Arc<T>>>, StoreError>
     where
         K: Hash + Eq + Clone + Send + Sync + 'static,
-        T: Weigh + Send + Sync + 'static,
+        T: Fold<K>,
     {
         let read = async {
             let head = self.head(wanted.user).await?;
@@ -360,7 +348,7 @@ impl CachedChat {
             Some(Snapshot::new(conversation, inbox.head, inbox.read))
         });
         match (alone, listed) {
-            (Some(alone), Some(listed)) if alone.read > listed.read => Some(alone),
+            (Some(alone), Some(listed)) if alone.is_after(&listed) => Some(alone),
             (alone, listed) => listed.or(alone),
         }
     }
@@ -483,6 +471,11 @@ impl ChatCache for CachedChat {
     }
 
     fn raised(&self, events: &[UserEvent]) {
+        for (n, UserEvent { user_id: user, .. }) in events.iter().enumerate() {
+            if events[..n].iter().all(|before| before.user_id != *user) {
+                self.follow(*user, events.iter().filter(|event| event.user_id == *user));
+            }
+        }
         for event in events {
             self.floors.raised(event.user_id, event.offset);
         }

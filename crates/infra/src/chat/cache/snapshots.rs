@@ -1,6 +1,8 @@
 //! Snapshots by name, bounded by bytes; of each name the newest, with the place of its user's log that it has at least.
 
 use super::floors::Floor;
+use super::fold::Fold;
+use super::trails::Trail;
 use gravity_domain::chat::{Blocked, Conversation, Inbox, LogHead, Message, MessagePage, Person};
 use moka::ops::compute::Op;
 use moka::sync::Cache;
@@ -37,14 +39,32 @@ impl<T> Clone for Snapshot<T> {
 
 impl<T: Weigh> Snapshot<T> {
     pub(super) fn new(value: T, head: LogHead, read: Instant) -> Self {
-        let weight = u32::try_from(FIXED + value.bytes()).unwrap_or(u32::MAX);
         Self {
+            weight: weight(&value),
             value: Arc::new(value),
             head,
             read,
+        }
+    }
+
+    /// This one further on in its log, with this value.
+    pub(super) fn moved(&self, value: Arc<T>, offset: u64) -> Self {
+        let weight = if Arc::ptr_eq(&value, &self.value) {
+            self.weight
+        } else {
+            weight(&*value)
+        };
+        Self {
+            value,
+            head: LogHead { offset, ..self.head },
+            read: self.read,
             weight,
         }
     }
+}
+
+fn weight(value: &impl Weigh) -> u32 {
+    u32::try_from(FIXED + value.bytes()).unwrap_or(u32::MAX)
 }
 
 impl<T> Snapshot<T> {
@@ -56,6 +76,15 @@ impl<T> Snapshot<T> {
     /// Whether it may be given as stale.
     pub(super) fn is_above(&self, floor: Floor) -> bool {
         self.head.offset >= floor.offset && floor.epoch.is_none_or(|epoch| epoch == self.head.epoch)
+    }
+
+    /// Whether it is the newer of two: of the same life of the log by its place there, else by when it was read.
+    pub(super) fn is_after(&self, other: &Self) -> bool {
+        if self.head.epoch == other.head.epoch {
+            is_newer(self, other)
+        } else {
+            self.read > other.read
+        }
     }
 }
 
@@ -86,6 +115,22 @@ where
             Some(held) if is_newer(held.value(), &snapshot) => Op::Nop,
             _ => Op::Put(snapshot),
         });
+    }
+
+    /// Lets it follow the user's log. False when there is none.
+    pub(super) fn follow(&self, name: &K, trail: &Trail) -> bool
+    where
+        K: Clone,
+        T: Fold<K>,
+    {
+        if !self.0.contains_key(name) {
+            return false;
+        }
+        self.0.entry_by_ref(name).and_compute_with(|held| {
+            let followed = held.and_then(|held| trail.folded(name, held.value()));
+            followed.map_or(Op::Nop, Op::Put)
+        });
+        true
     }
 
     pub(super) fn forget(&self, name: &K) {
