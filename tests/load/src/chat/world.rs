@@ -53,7 +53,7 @@ impl World {
                 ("DATABASE_URL", database.clone()),
                 ("REDIS_URL", redis.url()),
                 ("BUFFER_PATH", buffers.path().join(node).display().to_string()),
-                ("CHAT_MESSAGES_PER_MINUTE", "10000000".to_owned()),
+                ("CHAT_MESSAGES_PER_MINUTE", "1000000".to_owned()),
             ]
         });
         let one = Server::start(program, &["serve"], &settings[0]).await?;
