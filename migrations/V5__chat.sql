@@ -3,6 +3,9 @@
 -- Whoever changes a conversation locks its row first, then the log heads of those concerned, in order of user id: places and
 -- offsets are therefore without gaps and in commit order, and nobody waits in a circle.
 --
+-- A message is the hottest write there is. What it costs is rows and entries of indexes, so it changes each row once, and no
+-- column that changes with a message is in an index (its updates stay in the page).
+--
 -- Like tasks, rows have no foreign key to users. Ids are derived (UUIDv5): a conversation's from its two users, a message's
 -- from (sender, client_message_id).
 
@@ -40,7 +43,7 @@ CREATE TABLE conversation_participants (
 
 CREATE INDEX conversation_participants_user_index ON conversation_participants (user_id);
 
--- sender_seq is the message's place among its sender's own in the conversation.
+-- sender_seq is the message's place among its sender's own in the conversation: seq - sender_seq are then the other's before it.
 CREATE TABLE messages (
     id                uuid        PRIMARY KEY,
     conversation_id   uuid        NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
@@ -55,8 +58,6 @@ CREATE TABLE messages (
     CONSTRAINT messages_client_id UNIQUE (sender_id, client_message_id),
     CONSTRAINT messages_content_check CHECK (char_length(content) BETWEEN 1 AND 4000)
 );
-
-CREATE INDEX messages_sender_index ON messages (conversation_id, sender_id, seq) INCLUDE (sender_seq);
 
 -- A block that was taken back stays as a tombstone, so that a late write does not undo it.
 CREATE TABLE blocks (
@@ -82,7 +83,7 @@ CREATE TABLE user_events (
     user_id    uuid        NOT NULL,
     "offset"   bigint      NOT NULL,
     type       text        NOT NULL,
-    payload    jsonb       NOT NULL,
+    payload    json        NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
 
     PRIMARY KEY (user_id, "offset")
@@ -136,29 +137,56 @@ CREATE FUNCTION chat_time(moment timestamptz) RETURNS text LANGUAGE sql STABLE A
     SELECT to_char(moment AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
 $$;
 
+-- A conversation is as new as its newest message; an older one that arrives late does not make it older.
 CREATE FUNCTION conversation_touch() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE conversations SET
-        last_message_at = GREATEST(last_message_at, NEW.created_at),
-        updated_at = GREATEST(updated_at, NEW.created_at)
-    WHERE id = NEW.conversation_id;
-    RETURN NULL;
+    NEW.last_message_at := GREATEST(OLD.last_message_at, NEW.last_message_at);
+    NEW.updated_at := GREATEST(OLD.updated_at, NEW.last_message_at);
+    RETURN NEW;
 END $$;
 
-CREATE TRIGGER messages_touch AFTER INSERT ON messages FOR EACH ROW EXECUTE FUNCTION conversation_touch();
+CREATE TRIGGER conversations_touch BEFORE UPDATE OF last_message_at ON conversations
+    FOR EACH ROW EXECUTE FUNCTION conversation_touch();
 
--- Locks the logs of these users, which begin with it if need be. Rows are made before any is locked, both in order.
+-- Locks the logs of these users, which begin with it if need be. Whether a row is there or has to be made, one is got after
+-- the other in order.
 CREATE FUNCTION chat_lock_logs(users uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_user uuid;
 BEGIN
-    INSERT INTO user_event_heads (user_id)
-    SELECT DISTINCT one FROM unnest(users) AS one ORDER BY one
-    ON CONFLICT (user_id) DO NOTHING;
-    PERFORM FROM user_event_heads WHERE user_id = ANY (users) ORDER BY user_id FOR NO KEY UPDATE;
+    IF (SELECT count(DISTINCT one) FROM unnest(users) AS one)
+        = (SELECT count(*) FROM user_event_heads WHERE user_id = ANY (users))
+    THEN
+        PERFORM FROM user_event_heads WHERE user_id = ANY (users) ORDER BY user_id FOR NO KEY UPDATE;
+        RETURN;
+    END IF;
+    FOR v_user IN SELECT DISTINCT one FROM unnest(users) AS one ORDER BY one LOOP
+        PERFORM chat_raise(v_user, 0);
+    END LOOP;
 END $$;
+
+-- Locks the log of this user, which begins with it if need be, and gives it room for so many more entries. Answers the offset
+-- of the last of them.
+CREATE FUNCTION chat_raise(p_user uuid, p_many bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    v_offset bigint;
+BEGIN
+    UPDATE user_event_heads SET last_offset = last_offset + p_many WHERE user_id = p_user RETURNING last_offset INTO v_offset;
+    IF NOT FOUND THEN
+        INSERT INTO user_event_heads AS head (user_id, last_offset) VALUES (p_user, p_many)
+        ON CONFLICT (user_id) DO UPDATE SET last_offset = head.last_offset + p_many
+        RETURNING last_offset INTO v_offset;
+    END IF;
+    RETURN v_offset;
+END $$;
+
+-- Functions that write are planned once, by key (SET). By itself the planner goes by the sizes it last heard of: as long as a
+-- table is thought to be empty or small it plans to read all of it, and keeps to that, at any size, until the table is analysed.
 
 -- Everything that a batch of operations is going to lock: these conversations with the logs of those who take part, and the
 -- logs of these users.
-CREATE FUNCTION chat_lock(wanted uuid[], users uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION chat_lock(wanted uuid[], users uuid[]) RETURNS void LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 BEGIN
     PERFORM FROM conversations WHERE id = ANY (wanted) ORDER BY id FOR NO KEY UPDATE;
     PERFORM chat_lock_logs(users || ARRAY(
@@ -200,7 +228,8 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- Opens the conversation of two, unless there is one: then no row.
-CREATE FUNCTION chat_open(p_conversation uuid, p_user uuid, p_other uuid) RETURNS TABLE (events jsonb) LANGUAGE plpgsql AS $$
+CREATE FUNCTION chat_open(p_conversation uuid, p_user uuid, p_other uuid) RETURNS TABLE (events jsonb) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 #variable_conflict use_column
 BEGIN
     INSERT INTO conversations (id, direct_key)
@@ -219,51 +248,94 @@ END $$;
 
 -- Whether one of the two blocks the other.
 CREATE FUNCTION chat_is_blocked(one uuid, other uuid) RETURNS boolean LANGUAGE sql STABLE AS $$
-    SELECT EXISTS (SELECT FROM blocks WHERE is_blocked
-        AND ((blocker = one AND blocked = other) OR (blocker = other AND blocked = one)))
+    SELECT EXISTS (SELECT FROM blocks WHERE blocker = one AND blocked = other AND is_blocked)
+        OR EXISTS (SELECT FROM blocks WHERE blocker = other AND blocked = one AND is_blocked)
 $$;
 
 -- The three operations. Each is applied once: no row in answer means that its id is recorded. Every statement within sees what
 -- was committed before the locks were got. Parameters as in all statements that apply operations: the first nine are the same
 -- everywhere; 'direct' is false for a replayed one.
 
+-- The logs are given room before it is known that the message may be sent, which takes their locks with the same write; a
+-- message that may not gives it back.
 CREATE FUNCTION chat_message_send(
     p_operation uuid, p_message uuid, p_sender uuid, p_stamp bytea, p_at timestamptz, p_direct boolean, p_attempts integer,
     p_fingerprint bytea, p_answer jsonb, p_conversation uuid, p_client_id uuid, p_content text
 ) RETURNS TABLE (
-    word text, events jsonb, id uuid, conversation_id uuid, seq bigint, sender_id uuid, client_message_id uuid, content text,
+    word text, events json, id uuid, conversation_id uuid, seq bigint, sender_id uuid, client_message_id uuid, content text,
     created_at timestamptz, recipient uuid, is_repeat boolean
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
-    v_receiver uuid;
-    v_stored   messages%ROWTYPE;
-    v_theirs   conversation_participants%ROWTYPE;
-    v_sent     bigint;
-    v_unread   bigint;
-    v_read     bigint;
-    v_new      jsonb;
-    v_users    uuid[];
-    v_kinds    text[];
-    v_payloads jsonb[];
+    v_receiver   uuid;
+    v_stored     messages%ROWTYPE;
+    v_known      record;
+    v_verdict    record;
+    v_many       bigint := 2;
+    v_mine_at    bigint;
+    v_their_at   bigint;
+    v_is_read    boolean;
+    v_read       bigint;
+    v_unread     bigint;
+    v_new        json;
+    v_my_counts  json;
+    v_counts     json;
+    v_receipt    json;
+    v_answer     jsonb;
+    v_time       text := chat_time(p_at);
 BEGIN
-    PERFORM FROM conversations WHERE id = p_conversation FOR NO KEY UPDATE;
-    IF EXISTS (SELECT FROM applied_operations WHERE id = p_operation) THEN
-        RETURN;
-    END IF;
-    SELECT other.user_id INTO v_receiver
-    FROM conversation_participants AS me JOIN conversation_participants AS other
-        ON other.conversation_id = me.conversation_id AND other.user_id <> me.user_id
-    WHERE me.conversation_id = p_conversation AND me.user_id = p_sender;
+    SELECT last_seq + 1 INTO v_stored.seq FROM conversations WHERE id = p_conversation FOR NO KEY UPDATE;
+    SELECT mine.sent + 1 AS sent, theirs.user_id AS receiver, theirs.sent AS theirs, theirs.read_seq, theirs.read_count,
+        COALESCE(theirs.read_ahead = p_message, false) AS is_read, theirs.muted,
+        EXISTS (SELECT FROM applied_operations WHERE id = p_operation) AS is_applied
+    INTO v_known
+    FROM conversation_participants AS mine JOIN conversation_participants AS theirs
+        ON theirs.conversation_id = mine.conversation_id AND theirs.user_id <> mine.user_id
+    WHERE mine.conversation_id = p_conversation AND mine.user_id = p_sender;
     IF NOT FOUND THEN
         word := 'missing';
         RETURN NEXT;
         RETURN;
+    ELSIF v_known.is_applied THEN
+        RETURN;
     END IF;
-    PERFORM chat_lock_logs(ARRAY[p_sender, v_receiver]);
+    v_receiver := v_known.receiver;
+    v_is_read := v_known.is_read;
+    IF v_is_read THEN
+        v_many := 3;
+    END IF;
+    IF p_sender < v_receiver THEN
+        UPDATE user_event_heads SET last_offset = last_offset + v_many WHERE user_id = p_sender
+        RETURNING last_offset - v_many INTO v_mine_at;
+        IF NOT FOUND THEN
+            v_mine_at := chat_raise(p_sender, v_many) - v_many;
+        END IF;
+    END IF;
+    UPDATE user_event_heads SET last_offset = last_offset + 2 WHERE user_id = v_receiver
+    RETURNING last_offset - 2 INTO v_their_at;
+    IF NOT FOUND THEN
+        v_their_at := chat_raise(v_receiver, 2) - 2;
+    END IF;
+    IF v_mine_at IS NULL THEN
+        UPDATE user_event_heads SET last_offset = last_offset + v_many WHERE user_id = p_sender
+        RETURNING last_offset - v_many INTO v_mine_at;
+        IF NOT FOUND THEN
+            v_mine_at := chat_raise(p_sender, v_many) - v_many;
+        END IF;
+    END IF;
 
-    SELECT * INTO v_stored FROM messages WHERE id = p_message;
-    IF FOUND THEN
+    SELECT EXISTS (SELECT FROM messages WHERE id = p_message) AS is_there,
+        EXISTS (SELECT FROM blocks WHERE blocker = p_sender AND blocked = v_receiver AND is_blocked)
+            OR EXISTS (SELECT FROM blocks WHERE blocker = v_receiver AND blocked = p_sender AND is_blocked) AS is_blocked,
+        NOT v_is_read AND NOT v_known.muted
+            AND COALESCE((SELECT chat_messages FROM notification_preferences WHERE user_id = v_receiver), true) AS is_told
+    INTO v_verdict;
+    IF v_verdict.is_there OR v_verdict.is_blocked THEN
+        PERFORM chat_raise(p_sender, -v_many), chat_raise(v_receiver, -2);
+    END IF;
+    IF v_verdict.is_there THEN
+        SELECT * INTO v_stored FROM messages WHERE id = p_message;
         IF (v_stored.conversation_id, v_stored.sender_id, v_stored.content) <> (p_conversation, p_sender, p_content) THEN
             word := 'message_id_reused';
             RETURN NEXT;
@@ -272,7 +344,14 @@ BEGIN
         word := 'superseded';
         is_repeat := true;
         events := '[]';
-    ELSIF chat_is_blocked(p_sender, v_receiver) THEN
+        INSERT INTO applied_operations (id, user_id, entity, entity_id, kind, accepted_at, attempts, superseded, fingerprint,
+            buffered, answer)
+        VALUES (p_operation, p_sender, 'message', p_message, 'create', p_stamp, p_attempts, is_repeat, p_fingerprint,
+            NOT p_direct, CASE WHEN p_fingerprint IS NOT NULL THEN COALESCE(p_answer, jsonb_build_object(
+                'kind', 'message', 'id', v_stored.id, 'conversation_id', v_stored.conversation_id, 'seq', v_stored.seq,
+                'sender_id', v_stored.sender_id, 'client_message_id', v_stored.client_message_id, 'content', v_stored.content,
+                'created_at', chat_time(v_stored.created_at), 'recipient', v_receiver)) END);
+    ELSIF v_verdict.is_blocked THEN
         word := 'blocked';
         IF NOT p_direct THEN
             events := chat_append(ARRAY[p_sender], ARRAY['message.ack'], ARRAY[jsonb_build_object(
@@ -285,47 +364,68 @@ BEGIN
     ELSE
         word := 'applied';
         is_repeat := false;
-        SELECT * INTO v_theirs FROM conversation_participants
-        WHERE conversation_id = p_conversation AND user_id = v_receiver;
-        UPDATE conversations SET last_seq = last_seq + 1 WHERE id = p_conversation RETURNING last_seq INTO v_stored.seq;
-        UPDATE conversation_participants SET sent = sent + 1, read_seq = v_stored.seq, read_count = v_theirs.sent
-        WHERE conversation_id = p_conversation AND user_id = p_sender
-        RETURNING sent INTO v_sent;
-        INSERT INTO messages (id, conversation_id, seq, sender_id, sender_seq, client_message_id, content, created_at)
-        VALUES (p_message, p_conversation, v_stored.seq, p_sender, v_sent, p_client_id, p_content, p_at)
-        RETURNING * INTO v_stored;
+        v_stored.id := p_message;
+        v_stored.conversation_id := p_conversation;
+        v_stored.sender_id := p_sender;
+        v_stored.sender_seq := v_known.sent;
+        v_stored.client_message_id := p_client_id;
+        v_stored.content := p_content;
+        v_stored.created_at := p_at;
+        v_read := CASE WHEN v_is_read THEN v_stored.seq ELSE v_known.read_seq END;
+        v_unread := CASE WHEN v_is_read THEN 0 ELSE v_known.sent - v_known.read_count END;
+        v_new := '{"message": {"id": "' || p_message || '", "seq": ' || v_stored.seq || ', "content": ' || to_json(p_content)
+            || ', "senderId": "' || p_sender || '", "createdAt": "' || v_time
+            || '", "durability": "stored", "conversationId": "' || p_conversation || '", "clientMessageId": "' || p_client_id
+            || '"}, "durability": "stored"}';
+        v_my_counts := '{"unread": 0, "asOfSeq": ' || v_stored.seq || ', "lastSeq": ' || v_stored.seq || ', "readSeq": '
+            || v_stored.seq || ', "conversationId": "' || p_conversation || '"}';
+        v_counts := '{"unread": ' || v_unread || ', "asOfSeq": ' || v_stored.seq || ', "lastSeq": ' || v_stored.seq
+            || ', "readSeq": ' || v_read || ', "conversationId": "' || p_conversation || '"}';
+        IF v_is_read THEN
+            v_receipt := '{"userId": "' || v_receiver || '", "readSeq": ' || v_read || ', "conversationId": "' || p_conversation
+            || '"}';
+        END IF;
+        v_answer := CASE WHEN p_fingerprint IS NULL THEN NULL WHEN p_answer IS NOT NULL THEN p_answer ELSE
+            ('{"kind":"message","id":"' || p_message || '","conversation_id":"' || p_conversation || '","seq":' || v_stored.seq
+            || ',"sender_id":"' || p_sender || '","client_message_id":"' || p_client_id || '","content":' || to_json(p_content)
+            || ',"created_at":"' || v_time || '","recipient":"' || v_receiver || '"}')::jsonb END;
 
-        v_read := v_theirs.read_seq;
-        v_unread := v_sent - v_theirs.read_count;
-        IF v_theirs.read_ahead = p_message THEN
-            UPDATE conversation_participants SET read_seq = v_stored.seq, read_count = v_sent, read_ahead = NULL
-            WHERE conversation_id = p_conversation AND user_id = v_receiver;
-            v_read := v_stored.seq;
-            v_unread := 0;
-        ELSIF NOT v_theirs.muted
-            AND COALESCE((SELECT chat_messages FROM notification_preferences WHERE user_id = v_receiver), true)
-        THEN
+        WITH conversation AS (
+            UPDATE conversations SET last_seq = v_stored.seq, last_message_at = p_at WHERE id = p_conversation
+        ), mine AS (
+            UPDATE conversation_participants SET sent = v_known.sent, read_seq = v_stored.seq, read_count = v_known.theirs
+            WHERE conversation_id = p_conversation AND user_id = p_sender
+        ), message AS (
+            INSERT INTO messages (id, conversation_id, seq, sender_id, sender_seq, client_message_id, content, created_at)
+            VALUES (p_message, p_conversation, v_stored.seq, p_sender, v_known.sent, p_client_id, p_content, p_at)
+        ), job AS (
             INSERT INTO notification_jobs (message_id, user_id, run_at)
-            VALUES (p_message, v_receiver, now() + interval '1 second')
-            ON CONFLICT DO NOTHING;
+            SELECT p_message, v_receiver, now() + interval '1 second' WHERE v_verdict.is_told
+        ), operation AS (
+            INSERT INTO applied_operations (id, user_id, entity, entity_id, kind, accepted_at, attempts, superseded,
+                fingerprint, buffered, answer)
+            VALUES (p_operation, p_sender, 'message', p_message, 'create', p_stamp, p_attempts, false, p_fingerprint,
+                NOT p_direct, v_answer)
+        )
+        INSERT INTO user_events (user_id, "offset", type, payload) VALUES
+            (p_sender, v_mine_at + 1, 'message.new', v_new),
+            (p_sender, v_mine_at + 2, 'conversation.updated', v_my_counts),
+            (v_receiver, v_their_at + 1, 'message.new', v_new),
+            (v_receiver, v_their_at + 2, 'conversation.updated', v_counts);
+        IF v_is_read THEN
+            UPDATE conversation_participants SET read_seq = v_read, read_count = v_known.sent, read_ahead = NULL
+            WHERE conversation_id = p_conversation AND user_id = v_receiver;
+            INSERT INTO user_events (user_id, "offset", type, payload)
+            VALUES (p_sender, v_mine_at + 3, 'message.read', v_receipt);
         END IF;
-
-        v_new := jsonb_build_object('durability', 'stored', 'message', jsonb_build_object(
-            'id', p_message, 'conversationId', p_conversation, 'seq', v_stored.seq, 'senderId', p_sender,
-            'clientMessageId', p_client_id, 'content', p_content, 'createdAt', chat_time(p_at), 'durability', 'stored'));
-        v_users := ARRAY[p_sender, p_sender, v_receiver, v_receiver];
-        v_kinds := ARRAY['message.new', 'conversation.updated', 'message.new', 'conversation.updated'];
-        v_payloads := ARRAY[
-            v_new, chat_counts(p_conversation, 0, v_stored.seq, v_stored.seq),
-            v_new, chat_counts(p_conversation, v_unread, v_stored.seq, v_read)
-        ];
-        IF v_theirs.read_ahead = p_message THEN
-            v_users := v_users || p_sender;
-            v_kinds := v_kinds || 'message.read'::text;
-            v_payloads := v_payloads
-                || jsonb_build_object('conversationId', p_conversation, 'userId', v_receiver, 'readSeq', v_read);
-        END IF;
-        events := chat_append(v_users, v_kinds, v_payloads);
+        events := '[{"user_id":"' || p_sender || '","offset":' || v_mine_at + 1 || ',"kind":"message.new","payload":'
+            || to_json(v_new::text) || '},{"user_id":"' || p_sender || '","offset":' || v_mine_at + 2
+            || ',"kind":"conversation.updated","payload":' || to_json(v_my_counts::text)
+            || '},{"user_id":"' || v_receiver || '","offset":' || v_their_at + 1 || ',"kind":"message.new","payload":'
+            || to_json(v_new::text) || '},{"user_id":"' || v_receiver || '","offset":' || v_their_at + 2
+            || ',"kind":"conversation.updated","payload":' || to_json(v_counts::text)
+            || CASE WHEN v_is_read THEN '},{"user_id":"' || p_sender || '","offset":' || v_mine_at + 3
+                || ',"kind":"message.read","payload":' || to_json(v_receipt::text) ELSE '' END || '}]';
     END IF;
 
     id := v_stored.id;
@@ -336,13 +436,6 @@ BEGIN
     content := v_stored.content;
     created_at := v_stored.created_at;
     recipient := v_receiver;
-    INSERT INTO applied_operations (id, user_id, entity, entity_id, kind, accepted_at, attempts, superseded, fingerprint,
-        buffered, answer)
-    VALUES (p_operation, p_sender, 'message', p_message, 'create', p_stamp, p_attempts, is_repeat, p_fingerprint,
-        NOT p_direct, CASE WHEN p_fingerprint IS NOT NULL THEN COALESCE(p_answer, jsonb_build_object(
-            'kind', 'message', 'id', v_stored.id, 'conversation_id', v_stored.conversation_id, 'seq', v_stored.seq,
-            'sender_id', v_stored.sender_id, 'client_message_id', v_stored.client_message_id, 'content', v_stored.content,
-            'created_at', chat_time(v_stored.created_at), 'recipient', v_receiver)) END);
     RETURN NEXT;
 END $$;
 
@@ -351,7 +444,8 @@ CREATE FUNCTION chat_read(
     p_attempts integer, p_fingerprint bytea, p_answer jsonb, p_message uuid, p_up_to bigint
 ) RETURNS TABLE (
     word text, events jsonb, conversation_id uuid, user_id uuid, read_seq bigint, unread bigint, last_seq bigint, marked bytea
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     v_last     bigint;
@@ -404,9 +498,8 @@ BEGIN
         UPDATE conversation_participants SET
             read_seq = v_up_to,
             read_count = COALESCE((
-                SELECT sender_seq FROM messages
-                WHERE conversation_id = p_conversation AND sender_id = v_theirs.user_id AND seq <= v_up_to
-                ORDER BY seq DESC LIMIT 1
+                SELECT CASE WHEN sender_id = p_reader THEN seq - sender_seq ELSE sender_seq END
+                FROM messages WHERE conversation_id = p_conversation AND seq = v_up_to
             ), 0),
             marked = GREATEST(marked, p_stamp)
         WHERE conversation_id = p_conversation AND user_id = p_reader
@@ -443,7 +536,8 @@ END $$;
 CREATE FUNCTION chat_block(
     p_operation uuid, p_block uuid, p_blocker uuid, p_stamp bytea, p_at timestamptz, p_direct boolean, p_attempts integer,
     p_fingerprint bytea, p_answer jsonb, p_blocked uuid, p_is_blocked boolean
-) RETURNS TABLE (word text, events jsonb, blocker uuid, blocked uuid, is_blocked boolean, stamp bytea) LANGUAGE plpgsql AS $$
+) RETURNS TABLE (word text, events jsonb, blocker uuid, blocked uuid, is_blocked boolean, stamp bytea) LANGUAGE plpgsql
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     v_block        blocks%ROWTYPE;
