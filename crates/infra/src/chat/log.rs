@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 const LOG_HEAD: &str =
     "SELECT epoch, COALESCE((SELECT last_offset FROM user_event_heads WHERE user_id = $1), 0)
-    FROM event_epoch";
+    FROM event_epoch WHERE only_row";
 
 const LOG_HEADS: &str =
     "SELECT user_id, last_offset FROM user_event_heads WHERE user_id = ANY ($1) AND last_offset > 0";
@@ -22,6 +22,7 @@ const LOG_HEADS: &str =
 const LOG_SINCE: &str = "WITH head AS MATERIALIZED (
         SELECT epoch, COALESCE(last_offset, 0) AS last_offset, COALESCE(first_offset, 1) AS first_offset
         FROM event_epoch LEFT JOIN user_event_heads ON user_id = $1
+        WHERE only_row
     )
     SELECT head.epoch, head.last_offset, event.\"offset\", event.type, event.payload
     FROM head LEFT JOIN LATERAL (
