@@ -3,14 +3,14 @@
 //! It behaves as a good client does: keeps the cursor of the last event, goes to the next node and resumes when its socket
 //! ends, and sends again, under the same `clientMessageId`, what has not been acknowledged. A line is a message; Ctrl-D ends it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gravity_test_support::services::poll_until;
 use serde_json::{Value, json};
@@ -25,6 +25,8 @@ use crate::{Outcome, workspace};
 /// How long a read waits before what was typed is looked at.
 const GLANCE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long before what is undecided is sent again.
+const AGAIN: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
@@ -58,6 +60,8 @@ pub(crate) fn run(arguments: &Arguments) -> Outcome {
         conversation,
         cursor: None,
         unacknowledged: BTreeMap::new(),
+        undecided: BTreeSet::new(),
+        tried: Instant::now(),
     };
     loop {
         let node = &nodes[place % nodes.len()];
@@ -92,6 +96,9 @@ struct Talk {
     cursor: Option<String>,
     /// Sent, and not stored yet, as far as is known.
     unacknowledged: BTreeMap<Uuid, String>,
+    /// Of these the server could not say what becomes of them: they are sent again.
+    undecided: BTreeSet<Uuid>,
+    tried: Instant,
 }
 
 impl Talk {
@@ -121,6 +128,14 @@ impl Talk {
                     return Ok(false);
                 }
                 Err(error) => return Err(error.into()),
+            }
+            if self.tried.elapsed() > AGAIN {
+                self.tried = Instant::now();
+                for id in std::mem::take(&mut self.undecided) {
+                    if let Some(content) = self.unacknowledged.get(&id) {
+                        socket.send(self.frame(id, content))?;
+                    }
+                }
             }
             loop {
                 match typed.try_recv() {
@@ -183,7 +198,11 @@ impl Talk {
             "system.status" => println!("-- the system is {}", show(&payload["mode"])),
             "presence" => println!("-- {} is {}", self.other, show(&payload["status"])),
             "goaway" => println!("-- the node goes away"),
-            "error" => println!("-- {}: {}", show(&payload["code"]), show(&payload["message"])),
+            "error" => {
+                println!("-- {}: {}", show(&payload["code"]), show(&payload["message"]));
+                let id: Option<Uuid> = text(&payload["clientMessageId"]).and_then(|id| id.parse().ok());
+                self.undecided.extend(id);
+            }
             _ => {}
         }
         is_ready

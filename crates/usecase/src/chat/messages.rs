@@ -214,12 +214,17 @@ impl ListMessages {
     }
 }
 
-/// Leaves out those that were stored after the buffer was looked into; a lane drains in order.
+/// Leaves out those that were stored after the buffer was looked into, and what stood before them: a lane drains in order. One
+/// that was sent again after it had been stored, by a client that never heard so, says nothing about what stands before it;
+/// it is known by its time.
 fn drop_stored(waiting: &mut Vec<Waiting>, stored: &[Message]) {
-    let is_stored = |waiting: &Waiting| stored.iter().any(|message| message.id == waiting.message.id);
-    if let Some(last) = waiting.iter().rposition(is_stored) {
+    let twin = |waiting: &Waiting| stored.iter().find(|message| message.id == waiting.message.id);
+    let has_drained =
+        |waiting: &Waiting| twin(waiting).is_some_and(|twin| twin.created_at == waiting.message.created_at);
+    if let Some(last) = waiting.iter().rposition(has_drained) {
         waiting.drain(..=last);
     }
+    waiting.retain(|waiting| twin(waiting).is_none());
 }
 
 /// The page before a place, if the newest messages reach to its end.
@@ -248,4 +253,50 @@ fn reach_on(newest: &MessagePage, after: u64, limit: PageLimit) -> Option<Messag
         has_more: rest.len() > limit.get(),
         messages: rest.into_iter().take(limit.get()).cloned().collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gravity_domain::chat::Content;
+    use gravity_domain::clock::Timestamp;
+    use gravity_domain::id::ChatMessageId;
+    use uuid::Uuid;
+
+    fn message(n: u128, at: i64, seq: Option<u64>) -> Message {
+        Message {
+            id: ChatMessageId(Uuid::from_u128(n)),
+            conversation_id: ConversationId(Uuid::nil()),
+            seq,
+            sender_id: UserId(Uuid::nil()),
+            client_message_id: Uuid::from_u128(n),
+            content: Content::parse("x").unwrap(),
+            created_at: Timestamp::from_millis(at),
+            recipient: None,
+            events: Vec::new(),
+            is_repeat: false,
+        }
+    }
+
+    fn left(waiting: &[(u128, i64)], stored: &[Message]) -> Vec<u128> {
+        let waiting = waiting.iter().enumerate().map(|(place, (n, at))| Waiting {
+            sequence: place as u64,
+            message: message(*n, *at, None),
+        });
+        let mut waiting: Vec<_> = waiting.collect();
+        drop_stored(&mut waiting, stored);
+        waiting.iter().map(|left| left.message.id.0.as_u128()).collect()
+    }
+
+    #[test]
+    fn what_has_drained_meanwhile_is_not_shown_as_waiting_nor_what_stood_before_it() {
+        let stored = [message(2, 20, Some(7))];
+        assert_eq!(left(&[(1, 10), (2, 20), (3, 30)], &stored), [3]);
+    }
+
+    #[test]
+    fn a_stored_message_that_was_sent_again_hides_nothing_that_waits_before_it() {
+        let stored = [message(1, 5, Some(1))];
+        assert_eq!(left(&[(2, 20), (3, 30), (1, 40)], &stored), [2, 3]);
+    }
 }

@@ -19,6 +19,8 @@ use std::sync::{Arc, OnceLock};
 
 /// How often a list is read on for one page.
 const MAX_LOADS: usize = 32;
+/// How often a page and the items that pending actions touch are read until they are of one time.
+const MAX_TRIES: usize = 5;
 
 /// `GET /v2/stream`.
 pub struct ListStream {
@@ -158,23 +160,13 @@ impl ListStream {
         } else {
             Freshness::Stale
         };
-        let mut is_dark = !is_pending || !self.breaker.allows_reads();
-        let mut pending = if is_dark {
-            self.with_committed(user, pending)
-        } else {
-            pending
-        };
-        loop {
-            let (mut base, touched) = self.base(user, query, at_least, &pending).await?;
-            let rows = self
-                .fill(user, query, at_least, &mut base, &touched, &pending)
-                .await?;
-            if is_dark || !base.is_stale {
-                return Ok(cut(&base, rows, query.limit, &touched, &pending, freshness));
-            }
-            is_dark = true;
-            pending = self.with_committed(user, pending);
-        }
+        // Items may come from what is known while the page is current, so committed actions are folded over both.
+        let pending = self.with_committed(user, pending);
+        let (mut base, touched) = self.base(user, query, at_least, &pending).await?;
+        let rows = self
+            .fill(user, query, at_least, &mut base, &touched, &pending)
+            .await?;
+        Ok(cut(&base, rows, query, &touched, &pending, freshness))
     }
 
     fn may_be_inside(&self, user: UserId, query: &StreamQuery) -> bool {
@@ -191,8 +183,8 @@ impl ListStream {
             && self.cache.newer(user, &page.items).is_empty()
     }
 
-    /// The page without pending actions, and what they touch outside of it. A touched item may be newer than the page; the
-    /// page is then asked for again, so that the count on it and the item are of one time.
+    /// The page without pending actions, and what they touch outside of it. A touched item may be newer than the page; both
+    /// are then asked for again, so that the count on the page and the items are of one time.
     async fn base(
         &self,
         user: UserId,
@@ -201,19 +193,23 @@ impl ListStream {
         pending: &PendingActions,
     ) -> Result<(Stretch, Vec<Arc<Item>>), ReadError> {
         let mut base = self.stretch(user, query, at_least).await?;
-        let on_page: HashSet<ItemId> = base.items.iter().map(|item| item.id).collect();
-        let elsewhere: Vec<_> = pending.ids().filter(|id| !on_page.contains(id)).collect();
-        let touched = bases(self.cache.as_ref(), self.breaker.as_ref(), user, &elsewhere)
-            .await
-            .map_err(unread_error)?;
-        let newest = touched.iter().map(|item| item.version).max().unwrap_or(0);
-        if newest > base.version
-            && self.breaker.allows_reads()
-            && let Ok(newer) = self.stretch(user, query, at_least.max(newest)).await
-        {
-            base = newer;
+        let mut tries = 1;
+        loop {
+            let on_page: HashSet<ItemId> = base.items.iter().map(|item| item.id).collect();
+            let elsewhere: Vec<_> = pending.ids().filter(|id| !on_page.contains(id)).collect();
+            let touched = bases(self.cache.as_ref(), self.breaker.as_ref(), user, &elsewhere)
+                .await
+                .map_err(unread_error)?;
+            let newest = touched.iter().map(|item| item.version).max().unwrap_or(0);
+            if newest <= base.version || tries == MAX_TRIES || !self.breaker.allows_reads() {
+                return Ok((base, touched));
+            }
+            tries += 1;
+            match self.stretch(user, query, at_least.max(newest)).await {
+                Ok(newer) => base = newer,
+                Err(_) => return Ok((base, touched)),
+            }
         }
-        Ok((base, touched))
     }
 
     /// The stretch that begins where `query` does. In the dark a cursor inside of a known page is found by following the
@@ -340,20 +336,21 @@ fn visible(
 fn cut(
     base: &Stretch,
     mut rows: Vec<Arc<Item>>,
-    limit: PageLimit,
+    query: &StreamQuery,
     touched: &[Arc<Item>],
     pending: &PendingActions,
     freshness: Freshness,
 ) -> StreamRead {
-    let next = if rows.len() > limit.get() {
-        rows.truncate(limit.get());
+    let limit = query.limit.get();
+    let next = if rows.len() > limit {
+        rows.truncate(limit);
         rows.last().map(|item| item.page_key())
     } else {
         base.end
     };
     let page = StreamPage {
         version: base.version,
-        unread_count: unread_count(base, touched, pending),
+        unread_count: unread_count(base, query, touched, pending),
         as_of: base.as_of,
         items: rows,
         next,
@@ -367,14 +364,25 @@ fn cut(
     }
 }
 
+/// Whether the count of the base includes an item that is not on it. The item may be known as it was at another time: one that a
+/// stretch which it lies in would show was not as it is known to be.
+fn was_counted(base: &Stretch, query: &StreamQuery, item: &Item) -> bool {
+    let lies_in = query.after.is_none_or(|after| item.page_key() < after)
+        && base.end.is_none_or(|end| item.page_key() >= end);
+    item.counts_as_unread() && !(lies_in && query.filter.shows(item))
+}
+
 /// The count of the base, corrected by what pending actions make of each item they touch.
-fn unread_count(base: &Stretch, touched: &[Arc<Item>], pending: &PendingActions) -> u64 {
-    let mut items: HashMap<ItemId, &Arc<Item>> = touched.iter().map(|item| (item.id, item)).collect();
+fn unread_count(base: &Stretch, query: &StreamQuery, touched: &[Arc<Item>], pending: &PendingActions) -> u64 {
+    let elsewhere = touched
+        .iter()
+        .map(|item| (item.id, (item, was_counted(base, query, item))));
+    let mut items: HashMap<ItemId, (&Arc<Item>, bool)> = elsewhere.collect();
     let on_page = base.items.iter().filter(|item| pending.touch(item.id));
-    items.extend(on_page.map(|item| (item.id, item)));
+    items.extend(on_page.map(|item| (item.id, (item, item.counts_as_unread()))));
     let (mut more, mut fewer) = (0, 0);
-    for item in items.into_values() {
-        match (item.counts_as_unread(), pending.fold(item).counts_as_unread()) {
+    for (item, was_counted) in items.into_values() {
+        match (was_counted, pending.fold(item).counts_as_unread()) {
             (false, true) => more += 1,
             (true, false) => fewer += 1,
             _ => {}

@@ -161,6 +161,12 @@ impl Follower {
                 wanted.send(status).ok();
             }
         }
+        // It is not known what became of it: the writer sends it again.
+        if kind == "error"
+            && let Some(id) = payload["clientMessageId"].as_str().and_then(|id| id.parse().ok())
+        {
+            waiting.remove(&id);
+        }
         // A socket that was opened in the dark learns where it is when the logs can be read again.
         if kind == "resync" && at.is_some() {
             let mut log = self.log();

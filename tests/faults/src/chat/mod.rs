@@ -328,8 +328,10 @@ impl Writer {
         for content in newest {
             if !shown.contains_key(content.as_str()) {
                 let text = format!(
-                    "R4 read your writes: {content} was acknowledged by node {} and not shown by it",
-                    self.node
+                    "R4 read your writes: {content} was acknowledged by node {} and is not among the {} that it shows ({})",
+                    self.node,
+                    shown.len(),
+                    if answer.is_aged { "aged" } else { "current" },
                 );
                 record.broken.push(text);
             }

@@ -6,7 +6,9 @@ use super::frames::{self, Acked};
 use super::hub::{Hub, Sending};
 use super::open_socket::Socket;
 use super::protocol::{RequestId, SendFrame};
+use crate::error::Class;
 use gravity_domain::id::{ChatMessageId, ConversationId, UserId};
+use serde_json::json;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -111,6 +113,12 @@ impl Desk {
                 let stored = taken.is_stored.then_some(IsRepeat(taken.is_repeat));
                 self.hub
                     .taken(&self.socket, &Acked::from(&taken.message), stored, sending);
+            }
+            // Nobody knows what becomes of it: that is no refusal. If it is stored after all, the ack still comes.
+            Err(error) if error.code().class() == Class::Unavailable => {
+                let mut trouble = frames::trouble_of(&error);
+                trouble["clientMessageId"] = json!(client_message_id);
+                self.hub.answer(&self.socket, frames::error(id, &trouble));
             }
             Err(error) => {
                 self.hub.refused(&self.socket, client_message_id);

@@ -16,6 +16,7 @@
 mod floors;
 mod fold;
 mod following;
+mod mirror;
 mod name;
 mod snapshots;
 mod trails;
@@ -34,6 +35,7 @@ use gravity_domain::id::{ConversationId, UserId};
 use gravity_domain::page::PageLimit;
 use gravity_domain::sync::Freshness;
 use gravity_domain::sync::ports::Breaker;
+use mirror::Mirror;
 use moka::sync::Cache;
 use name::Name;
 use snapshots::{Snapshot, Snapshots};
@@ -93,6 +95,7 @@ pub struct CachedChat {
     floors: Floors,
     trails: Trails,
     turns: Turns<Name>,
+    mirror: Mirror,
 }
 
 impl std::fmt::Debug for CachedChat {
@@ -161,6 +164,7 @@ impl CachedChat {
             floors: Floors::new(settings.users),
             trails: Trails::new(percent(8)),
             turns: Turns::default(),
+            mirror: Mirror::new(people),
         }
     }
 
@@ -291,6 +295,7 @@ impl CachedChat {
 
     async fn load_inbox(&self, user: UserId) -> Result<Option<Loaded<Inbox>>, StoreError> {
         let inbox = self.ports.store.inbox(user).await?;
+        inbox.conversations.iter().for_each(|seen| self.mirror.saw(seen));
         let offset = inbox.version;
         Ok(Some(Loaded { value: inbox, offset }))
     }
@@ -335,6 +340,7 @@ impl CachedChat {
         }
         let load = async {
             let conversation = self.ports.store.conversation(user, id).await?;
+            conversation.iter().for_each(|seen| self.mirror.saw(seen));
             Ok(conversation.map(found))
         };
         self.at(head, wanted, load).await
@@ -460,8 +466,8 @@ impl ChatCache for CachedChat {
     }
 
     fn known_conversation(&self, user: UserId, id: ConversationId) -> Option<Option<Arc<Conversation>>> {
-        self.last_conversation(user, id)
-            .map(|snapshot| Some(snapshot.value))
+        let last = self.last_conversation(user, id).map(|snapshot| snapshot.value);
+        last.or_else(|| self.mirror.of(user, id)).map(Some)
     }
 
     async fn warm(&self, user: UserId) {

@@ -190,6 +190,7 @@ async fn a_page_that_cannot_be_read_on_is_answered_short_but_never_empty() {
 #[tokio::test]
 async fn a_page_older_than_a_touched_item_is_asked_for_again() {
     let mut cache = MockStreamCache::new();
+    cache.expect_acted_since().returning(|_, _| Vec::new());
     let mut drained = item(1, 1);
     drained.archived = Lww::new(true, stamp(1));
     drained.version = 2;
@@ -219,6 +220,7 @@ async fn an_outage_with_nothing_known_is_unknown_and_a_refusal_is_not() {
         (false, vec![]),
     ] {
         let mut cache = MockStreamCache::new();
+        cache.expect_acted_since().returning(|_, _| Vec::new());
         cache.expect_page().returning(move |_, _, _| {
             Err(if is_outage {
                 away()
