@@ -193,6 +193,9 @@ impl PostgresSettings {
             ("default_transaction_isolation", "read\\ committed".to_owned()),
             // Each statement finds rows by key: planning anew for each set of values would cost more than running it.
             ("plan_cache_mode", "force_generic_plan".to_owned()),
+            // Such a plan is kept: made while a table is empty or small, it would go on reading all of the table as it grows.
+            ("enable_seqscan", "off".to_owned()),
+            ("jit", "off".to_owned()),
         ];
         let mut options: String = settings
             .iter()
