@@ -89,6 +89,13 @@ impl ChatStores {
     }
 }
 
+impl ChatStores {
+    /// Where changes are told to sockets, here and on other nodes.
+    pub(super) fn live(&self) -> Arc<dyn Live> {
+        Arc::new(self.feed.clone())
+    }
+}
+
 fn shared(redis: Option<&Redis>, wall: &Arc<dyn WallClock>) -> (Arc<dyn PresenceBoard>, Arc<dyn Tickets>) {
     let local = MemoryTickets::new(TICKETS);
     match redis {

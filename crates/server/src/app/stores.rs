@@ -87,6 +87,8 @@ impl Stores {
         };
         let around = (&breaker, &wall);
         let chat = ChatStores::open(&config.chat, &pool, redis.as_ref(), around, handle, stop);
+        let cached_stream = CachedStream::spawn(room, before_stream, handle.clone(), stop.clone());
+        cached_stream.announce(chat.live());
         Ok(Self {
             chat,
             buffer: DurableBuffer::open(buffer_settings(&config.buffer), Arc::clone(&wall)),
@@ -101,12 +103,7 @@ impl Stores {
             known_tasks: Arc::new(CachedTasks::new(TaskCacheLimits::default())),
             known_profiles: Arc::new(KnownProfiles::new(PROFILES)),
             stream,
-            cached_stream: Arc::new(CachedStream::spawn(
-                room,
-                before_stream,
-                handle.clone(),
-                stop.clone(),
-            )),
+            cached_stream: Arc::new(cached_stream),
         })
     }
 }

@@ -335,6 +335,16 @@ pub(super) fn look_at_all(hub: &Hub) {
     });
 }
 
+/// Entries may have been missed by these users.
+pub(super) fn look_at(hub: &Hub, users: Vec<UserId>) {
+    let me = hub.me();
+    hub.spawn(async move {
+        if let Some(hub) = me.upgrade() {
+            look_at_heads_of(&hub, &users).await;
+        }
+    });
+}
+
 /// Compares where the sockets are with where the logs are; false when the logs cannot be asked.
 pub(super) async fn look_at_heads(hub: &Arc<Hub>) -> bool {
     let mut users = Vec::new();
@@ -346,6 +356,10 @@ pub(super) async fn look_at_heads(hub: &Arc<Hub>) -> bool {
                 .map(|(user, _)| *user),
         );
     }
+    look_at_heads_of(hub, &users).await
+}
+
+async fn look_at_heads_of(hub: &Arc<Hub>, users: &[UserId]) -> bool {
     for batch in users.chunks(BATCH) {
         let Some(ports) = hub.ports() else { return false };
         let heads = hub.within(ports.calls.heads(batch)).await;

@@ -373,6 +373,10 @@ impl LocalDelivery for Hub {
         super::catch_up::look_at_all(self);
     }
 
+    fn heard_from_now(&self, users: &[UserId]) {
+        super::catch_up::look_at(self, users.to_vec());
+    }
+
     fn sockets(&self) -> usize {
         self.count.load(Relaxed)
     }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The log of a user in Postgres is the truth, and hints only make it fast: [`Hub`] hands out entry after entry, never past a
-//! gap ([`following`]), and reads the log where it must ([`catch_up`]). A client that comes back names the last entry it saw, and
+//! gap (`following`), and reads the log where it must (`catch_up`). A client that comes back names the last entry it saw, and
 //! hears all that it missed, or is told that it must begin anew; never a part.
 //!
 //! An idle socket costs its connection's buffers, one small task and a few words: no timers, no queues, no second task.

@@ -22,6 +22,7 @@ use crate::redis::{Redis, track};
 use acted::Acted;
 use async_trait::async_trait;
 use flight::Flights;
+use gravity_domain::chat::{Live, Signal};
 use gravity_domain::clock::{Hlc, Timestamp, WallClock};
 use gravity_domain::error::StoreError;
 use gravity_domain::id::{ItemId, UserId};
@@ -34,7 +35,7 @@ use gravity_domain::sync::ports::Breaker;
 use metrics::Hits;
 use process::{PageName, Process};
 use shared::Shared;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -90,6 +91,7 @@ struct Core {
     outbox: Arc<Outbox>,
     acted: Acted,
     acts_to_tell: Outbox,
+    live: OnceLock<Arc<dyn Live>>,
     hits: Arc<Hits>,
     version_flights: Flights<lookup::Asking, u64>,
     page_flights: Flights<(PageName, u64), Arc<StreamPage>>,
@@ -120,6 +122,7 @@ impl CachedStream {
             outbox: Arc::new(Outbox::new(OUTBOX)),
             acted: Acted::default(),
             acts_to_tell: Outbox::new(OUTBOX),
+            live: OnceLock::new(),
             hits: Arc::default(),
             version_flights: Flights::new("version", handle.clone()),
             page_flights: Flights::new("page", handle.clone()),
@@ -152,6 +155,13 @@ impl CachedStream {
     }
 }
 
+impl CachedStream {
+    /// From now on the sockets of users whose version is raised here are told so. Once.
+    pub fn announce(&self, live: Arc<dyn Live>) {
+        let _ = self.core.live.set(live);
+    }
+}
+
 impl Core {
     /// Keeps the gauge, until `stop`.
     async fn measure(self: Arc<Self>, stop: CancellationToken) {
@@ -180,6 +190,9 @@ impl Core {
 
     fn raise(&self, user: UserId, version: u64) {
         self.versions.raised(user, version);
+        if let Some(live) = self.live.get() {
+            live.signal(user, Signal::StreamChanged { version });
+        }
         if self.shared.is_some() {
             self.outbox.put(user, version);
         }

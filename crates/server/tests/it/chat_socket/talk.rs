@@ -1,6 +1,9 @@
 use super::{Client, contents, conversation};
 use crate::chat::{self, CHAT};
+use crate::stream::{ingest, version_of};
 use crate::{setup, start};
+use gravity_test_support::actors::ALICE;
+use gravity_test_support::builders::item;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -253,4 +256,14 @@ async fn a_client_that_does_not_read_is_closed_and_the_others_hear_on() {
     let last = quick.expect("message.new").await;
     assert_eq!(last["payload"]["message"]["seq"], json!(sent + 1));
     assert!([json!({"end": true}), json!({"close": 4202})].contains(&slow.last().await));
+}
+
+#[tokio::test]
+async fn a_socket_is_told_the_version_that_its_users_stream_has_come_to() {
+    let app = start().await;
+    let alice = app.alice();
+    let mut socket = Client::ready(&app, &alice).await;
+    let fed = ingest(&app, vec![item(ALICE, "1", "one", "2026-01-01T00:00:00.000Z")]).await;
+    let changed = socket.expect("stream.changed").await;
+    assert_eq!(changed["payload"]["version"], version_of(&fed, ALICE));
 }
