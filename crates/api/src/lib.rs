@@ -1,16 +1,13 @@
 //! The HTTP API: extract, authorise by type, one use-case call, map.
 //!
-//! The server builds an [`ApiState`] and makes one [`app`] per worker:
+//! The server builds an [`ApiState`], and [`serve`] makes one [`app`] of it for each worker:
 //!
 //! ```no_run
 //! # fn state() -> gravity_api::ApiState { unreachable!() }
 //! # async fn serve() -> std::io::Result<()> {
 //! let state = actix_web::web::Data::new(state());
-//! actix_web::HttpServer::new(move || gravity_api::app(state.clone()))
-//!     .client_request_timeout(std::time::Duration::from_secs(10))
-//!     .bind(("127.0.0.1", 8080))?
-//!     .run()
-//!     .await
+//! let listener = std::net::TcpListener::bind(("127.0.0.1", 8080))?;
+//! gravity_api::serve(state, listener, gravity_api::ServeSettings::default())?.await
 //! # }
 //! ```
 //!
@@ -28,6 +25,7 @@ pub mod openapi;
 pub mod profile;
 pub mod respond;
 pub mod routes;
+mod serve;
 pub mod state;
 pub mod stream;
 pub mod sync;
@@ -35,6 +33,7 @@ pub mod task;
 
 pub use error::{ApiError, ErrorCode};
 pub use routes::routes;
+pub use serve::{ServeSettings, serve};
 pub use state::{
     ApiState, AuthCalls, ChatCalls, HttpSettings, ProfileCalls, StreamCalls, SyncCalls, TaskCalls,
 };

@@ -50,7 +50,7 @@ pub async fn boundary(
         req.extensions_mut().insert(client);
     }
     req.extensions_mut().insert(request_id.clone());
-    let secure = req.app_config().secure();
+    let secure = crate::serve::is_secure(req.request());
     let span = telemetry::span(&req, &request_id.0);
     let answering = next.call(req).instrument(span.clone());
     let response = deadline::within(Deadline::of(since, limit), answering).await?;

@@ -1,19 +1,23 @@
 //! Over a socket: what only shows with bytes that come late, or too many.
 
 use crate::world::World;
-use actix_web::{HttpServer, web};
+use actix_web::web;
+use gravity_api::ServeSettings;
 use serde_json::json;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 fn serve(world: &World) -> SocketAddr {
     let state = web::Data::new(world.state());
-    let server = HttpServer::new(move || gravity_api::app(state.clone())).workers(1);
-    let server = server.disable_signals().bind(("127.0.0.1", 0)).unwrap();
-    let address = server.addrs()[0];
-    actix_web::rt::spawn(server.run());
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let settings = ServeSettings {
+        workers: Some(1),
+        ..ServeSettings::default()
+    };
+    actix_web::rt::spawn(gravity_api::serve(state, listener, settings).unwrap());
     address
 }
 

@@ -18,9 +18,9 @@ use crate::telemetry::{self, TelemetryError};
 use crate::tls::{self, TlsError};
 use crate::workers::{Work, Workers};
 use actix_web::dev::Server;
-use actix_web::{HttpServer, web};
+use actix_web::web;
 use calls::Calls;
-use gravity_api::{ApiState, HttpSettings};
+use gravity_api::{ApiState, HttpSettings, ServeSettings};
 use gravity_domain::clock::HybridClock;
 use gravity_domain::sync::policy::RetryPolicy;
 use gravity_domain::sync::ports::WriteBuffer;
@@ -262,21 +262,15 @@ impl App {
             shutdown_timeout,
             ..
         } = self.config.server;
-        let state = self.state.clone();
-        let mut server = HttpServer::new(move || gravity_api::app(state.clone()))
-            .max_connections(max_connections)
-            .keep_alive(keep_alive)
-            .client_request_timeout(self.config.http.header_timeout)
-            .shutdown_timeout(shutdown_timeout.as_secs())
-            .disable_signals();
-        if workers > 0 {
-            server = server.workers(workers);
-        }
-        let server = match self.tls.clone() {
-            Some(tls) => server.listen_rustls_0_23(listener, tls)?,
-            None => server.listen(listener)?,
+        let settings = ServeSettings {
+            workers: Some(workers).filter(|workers| *workers > 0),
+            max_connections,
+            keep_alive,
+            header_timeout: self.config.http.header_timeout,
+            shutdown_timeout,
+            tls: self.tls.clone(),
         };
-        Ok(server.run())
+        gravity_api::serve(self.state.clone(), listener, settings)
     }
 
     /// After the last request.

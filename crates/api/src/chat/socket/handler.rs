@@ -2,18 +2,21 @@
 
 use super::calls::Guest;
 use super::hub::Hub;
-use super::open_socket::{Outgoing, Socket};
+use super::open_socket::Socket;
 use super::protocol::CloseCode;
 use super::reader::Reader;
-use super::session::Session;
+use super::session::{LAST_WRITES, Session};
+use super::writer::write_out;
 use crate::error::{ApiError, ErrorCode};
 use crate::extract::Query;
 use crate::middleware::guard::bearer;
+use crate::serve::{Taking, Transport};
 use crate::state::ApiState;
 use actix_web::http::header::ORIGIN;
 use actix_web::{HttpRequest, HttpResponse, web};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use tokio::time::timeout;
 
 /// The query parameters of the call.
 pub const CONNECT_QUERY: &[&str] = &["ticket", "token", "resume"];
@@ -50,30 +53,35 @@ async fn open(hub: &Arc<Hub>, req: &HttpRequest, payload: web::Payload) -> Resul
     }
     let query = Query::of(req, CONNECT_QUERY)?;
     let guest = guest(hub, req, &query).await?;
-    let (socket, is_taken) = match hub.open() {
-        Some(socket) => (socket, true),
-        None => (turned_away(hub), false),
-    };
-    if is_taken {
-        let limits = &hub.settings;
-        let limit = if guest.is_some() {
-            limits.max_frame
-        } else {
-            limits.max_frame_before_auth
+    let internal = |why: String| ApiError::new(ErrorCode::InternalError).caused_by(why);
+    let (taking, taken) =
+        Taking::of(req).ok_or_else(|| internal("the server gives no connection away".to_owned()))?;
+    let resume = query.get("resume").map(str::to_owned);
+    let hub = Arc::clone(hub);
+    actix_web::rt::spawn(async move {
+        let Ok(transport) = taken.await else { return };
+        let Some(socket) = hub.open() else {
+            return Box::pin(turn_away(&hub, transport)).await;
         };
-        let reader = Reader::new(payload, limit);
-        let resume = query.get("resume").map(str::to_owned);
-        let session = Session::new(Arc::clone(hub), Arc::clone(&socket), reader, resume);
-        actix_web::rt::spawn(session.run(guest));
-    }
+        let (from, to) = tokio::io::split(transport);
+        let reader = Reader::new(payload, from, frame_limit(&hub, guest.as_ref()));
+        Session::new(hub, socket, reader, resume).run(guest, to).await;
+    });
     let response = response
-        .message_body(Outgoing(socket))
-        .map_err(|error| ApiError::new(ErrorCode::InternalError).caused_by(error.to_string()))?;
+        .message_body(taking.body())
+        .map_err(|error| internal(error.to_string()))?;
     Ok(HttpResponse::from(response.map_into_boxed_body()))
 }
 
-/// A socket that says why it cannot be, and ends.
-fn turned_away(hub: &Hub) -> Arc<Socket> {
+fn frame_limit(hub: &Hub, guest: Option<&Guest>) -> usize {
+    match guest {
+        Some(_) => hub.settings.max_frame,
+        None => hub.settings.max_frame_before_auth,
+    }
+}
+
+/// Says why there can be no socket.
+async fn turn_away(hub: &Hub, transport: Box<dyn Transport>) {
     let socket = Socket::new(hub.settings.bounds(), hub.now());
     let code = if hub.is_stopping.load(Relaxed) {
         CloseCode::ShuttingDown
@@ -82,7 +90,8 @@ fn turned_away(hub: &Hub) -> Arc<Socket> {
     };
     socket.close(code, hub.now());
     socket.finish();
-    socket
+    let (_, to) = tokio::io::split(transport);
+    let _ = timeout(LAST_WRITES, write_out(&socket, to)).await;
 }
 
 async fn guest(hub: &Arc<Hub>, req: &HttpRequest, query: &Query) -> Result<Option<Guest>, ApiError> {

@@ -1,18 +1,20 @@
 //! The socket of chat.
 //!
 //! ```text
-//! handler ── handshake ──> Session (one task: reads)        Outgoing (the response's body: writes)
-//!                             │ requests                        ^ frames, made once, shared
-//!                             v                                 │
-//!                           Desk ── use cases            Socket.outbox <── Hub <── hints (this node's commits, other nodes)
-//!                                                                           └── reads the log where an entry is missing
+//! handler ── handshake, takes the connection over ──> one task: Session (reads)   write_out (writes)
+//!                                                        │ requests                 ^ frames, made once, shared
+//!                                                        v                          │
+//!                                                      Desk ── use cases     Socket.outbox <── Hub <── hints (this node's commits,
+//!                                                                                               │      other nodes)
+//!                                                                                               └── reads the log where an entry
+//!                                                                                                   is missing
 //! ```
 //!
 //! The log of a user in Postgres is the truth, and hints only make it fast: [`Hub`] hands out entry after entry, never past a
 //! gap (`following`), and reads the log where it must (`catch_up`). A client that comes back names the last entry it saw, and
 //! hears all that it missed, or is told that it must begin anew; never a part.
 //!
-//! An idle socket costs its connection's buffers, one small task and a few words: no timers, no queues, no second task.
+//! An idle socket costs its connection, one small task and a few words: no buffers, no timers, no queues, no second task.
 
 mod calls;
 mod catch_up;
@@ -31,6 +33,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod use_cases;
+mod writer;
 
 pub use calls::{Guest, SocketCalls, Taken};
 pub use frames::Mode;

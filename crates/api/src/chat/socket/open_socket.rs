@@ -2,16 +2,12 @@
 
 use super::outbox::{Bounds, Outbox, Pushed, Weight, close_frame};
 use super::protocol::CloseCode;
-use actix_web::body::{BodySize, MessageBody};
 use bytes::Bytes;
 use gravity_domain::chat::ConnectionId;
 use gravity_domain::clock::Timestamp;
 use gravity_domain::id::UserId;
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -99,26 +95,10 @@ impl Socket {
         self.outbox.finish();
         self.over.notify_one();
     }
-}
 
-/// The body of the answer to the handshake: what the socket says, for as long as it lives.
-pub(crate) struct Outgoing(pub(crate) Arc<Socket>);
-
-impl MessageBody for Outgoing {
-    type Error = Infallible;
-
-    fn size(&self) -> BodySize {
-        BodySize::Stream
-    }
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
-        self.0.outbox.poll_next(context).map(|next| next.map(Ok))
-    }
-}
-
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        self.0.outbox.abandon();
-        self.0.over.notify_one();
+    /// The connection is gone: nothing is written any more.
+    pub(crate) fn lost(&self) {
+        self.outbox.abandon();
+        self.over.notify_one();
     }
 }

@@ -169,19 +169,18 @@ impl Outbox {
         inner.waker = None;
     }
 
+    /// The next frame, if one waits and has at most `room` bytes.
+    pub(crate) fn next_within(&self, room: usize) -> Option<Bytes> {
+        let mut inner = self.lock();
+        let fits = inner.queue.front().is_some_and(|next| next.bytes.len() <= room);
+        if fits { inner.pop() } else { None }
+    }
+
     /// The next frame; `None` when there will be none.
     pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let mut inner = self.lock();
-        if let Some(next) = inner.queue.pop_front() {
-            if next.is_counted {
-                inner.frames -= 1;
-                inner.bytes -= next.bytes.len();
-            }
-            if inner.queue.is_empty() {
-                // An idle socket keeps no room for frames.
-                inner.queue = VecDeque::new();
-            }
-            return Poll::Ready(Some(next.bytes));
+        if let Some(next) = inner.pop() {
+            return Poll::Ready(Some(next));
         }
         if inner.phase == Phase::Over {
             return Poll::Ready(None);
@@ -191,6 +190,21 @@ impl Outbox {
             none => *none = Some(context.waker().clone()),
         }
         Poll::Pending
+    }
+}
+
+impl Inner {
+    fn pop(&mut self) -> Option<Bytes> {
+        let next = self.queue.pop_front()?;
+        if next.is_counted {
+            self.frames -= 1;
+            self.bytes -= next.bytes.len();
+        }
+        if self.queue.is_empty() {
+            // An idle socket keeps no room for frames.
+            self.queue = VecDeque::new();
+        }
+        Some(next.bytes)
     }
 }
 

@@ -1,10 +1,19 @@
 //! What comes in over one socket: WebSocket frames, put together to messages, within a limit that holds before anything is kept.
 
+use crate::serve::Transport;
 use actix_http::ws::{Codec, Frame, Item};
 use actix_web::web;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead as _, ReadBuf, ReadHalf};
 use tokio_util::codec::Decoder as _;
+
+/// Bytes that are read at once.
+const CHUNK: usize = 4 * 1024;
 
 /// A message of the client, or a control frame.
 #[derive(Debug, PartialEq, Eq)]
@@ -118,15 +127,18 @@ fn announced(buffer: &[u8]) -> Option<(bool, u64)> {
 
 /// Reads one socket.
 pub(crate) struct Reader {
-    payload: web::Payload,
+    /// What HTTP had read already when it gave the connection away.
+    before: Option<web::Payload>,
+    from: ReadHalf<Box<dyn Transport>>,
     assembly: Assembly,
 }
 
 impl Reader {
     /// At most `limit` bytes a message.
-    pub(crate) fn new(payload: web::Payload, limit: usize) -> Self {
+    pub(crate) fn new(before: web::Payload, from: ReadHalf<Box<dyn Transport>>, limit: usize) -> Self {
         Self {
-            payload,
+            before: Some(before),
+            from,
             assembly: Assembly::new(limit),
         }
     }
@@ -145,16 +157,39 @@ impl Reader {
             if let Some(incoming) = self.assembly.next()? {
                 return Ok(incoming);
             }
-            match self.payload.next().await {
-                Some(Ok(chunk)) => self.assembly.buffer.extend_from_slice(&chunk),
-                Some(Err(_)) | None => return Err(End::Gone),
-            }
+            self.more().await?;
         }
+    }
+
+    async fn more(&mut self) -> Result<(), End> {
+        if let Some(before) = &mut self.before {
+            match before.next().await {
+                Some(Ok(chunk)) => self.assembly.buffer.extend_from_slice(&chunk),
+                // To HTTP, a connection that is given away looks cut off.
+                Some(Err(_)) | None => self.before = None,
+            }
+            return Ok(());
+        }
+        poll_fn(|context| self.poll_read(context)).await
+    }
+
+    /// Over the stack: a socket that hears nothing keeps no room for what it might.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Result<(), End>> {
+        let mut chunk = [MaybeUninit::uninit(); CHUNK];
+        let mut chunk = ReadBuf::uninit(&mut chunk);
+        let read = ready!(Pin::new(&mut self.from).poll_read(context, &mut chunk));
+        if read.is_err() || chunk.filled().is_empty() {
+            return Poll::Ready(Err(End::Gone));
+        }
+        self.assembly.buffer.extend_from_slice(chunk.filled());
+        Poll::Ready(Ok(()))
     }
 
     /// Lets everything go by until the connection ends: the client has been told why it ends.
     pub(crate) async fn discard(&mut self) {
-        while let Some(Ok(_)) = self.payload.next().await {}
+        while self.more().await.is_ok() {
+            self.assembly.buffer.clear();
+        }
     }
 }
 

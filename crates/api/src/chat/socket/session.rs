@@ -12,19 +12,25 @@ use super::outbox::{Weight, pong_frame};
 use super::protocol::{self, CloseCode, Inbound, Invalid, Request, RequestId};
 use super::reader::{End, Incoming, Reader};
 use super::sweep;
+use super::writer::write_out;
 use crate::error::{ApiError, ErrorCode};
+use crate::serve::Transport;
 use bytes::Bytes;
 use gravity_domain::id::{ConversationId, UserId};
 use serde_json::Value;
 use std::ops::ControlFlow::{self, Break, Continue};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use tokio::io::WriteHalf;
 use tokio::time::timeout;
 
 /// Seconds' worth of frames that a client may send at once.
 const BURST_SECONDS: u32 = 10;
+/// How long what is left to be written may take once the session is over.
+pub(super) const LAST_WRITES: Duration = Duration::from_secs(5);
 /// Conversations whose last `typing` is remembered.
 const TYPING: usize = 64;
 
@@ -71,8 +77,24 @@ impl Session {
         }
     }
 
-    /// Runs to the end of the socket. `guest`: whom the handshake has let in.
-    pub(super) async fn run(mut self, guest: Option<Guest>) {
+    /// Reads and writes to the end of the socket. `guest`: whom the handshake has let in.
+    pub(super) async fn run(self, guest: Option<Guest>, to: WriteHalf<Box<dyn Transport>>) {
+        let socket = Arc::clone(&self.socket);
+        let mut writing = pin!(write_out(&socket, to));
+        let mut session = pin!(self.live(guest));
+        tokio::select! {
+            () = &mut session => {
+                // Whoever reads nothing is not waited for.
+                let _ = Box::pin(timeout(LAST_WRITES, writing)).await;
+            }
+            _ = &mut writing => {
+                socket.lost();
+                session.await;
+            }
+        }
+    }
+
+    async fn live(mut self, guest: Option<Guest>) {
         let begun = match guest {
             Some(guest) => Box::pin(self.enter(guest, None, false)).await,
             None => Continue(()),
