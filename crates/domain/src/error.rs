@@ -51,6 +51,19 @@ impl StoreError {
         Self::Unavailable { reason, source: None }
     }
 
+    /// The same without its source, for each of several callers that it is about.
+    #[must_use]
+    pub fn shared(&self) -> Self {
+        match self {
+            Self::Unavailable { reason, .. } => Self::Unavailable { reason, source: None },
+            Self::Busy { reason, .. } => Self::Busy { reason, source: None },
+            Self::Rejected { reason, .. } => Self::Rejected {
+                reason: reason.clone(),
+                source: None,
+            },
+        }
+    }
+
     /// True when the same operation may succeed later; such a failure never counts as an attempt.
     pub fn is_transient(&self) -> bool {
         !matches!(self, Self::Rejected { .. })

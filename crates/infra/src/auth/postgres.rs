@@ -1,7 +1,7 @@
 //! Accounts in Postgres: `users` and `credentials`.
 
 use crate::postgres::values::{At, Stamp};
-use crate::postgres::{Pool, QueryError};
+use crate::postgres::{Gather, Pool, QueryError};
 use async_trait::async_trait;
 use gravity_domain::auth::{
     AccountStore, Credentials, ExternalUser, Identity, NewAccount, RegisterError, Role, UserStatus, Username,
@@ -10,6 +10,7 @@ use gravity_domain::error::StoreError;
 use gravity_domain::id::UserId;
 use gravity_domain::profile::Name;
 use gravity_domain::sync::ports::Breaker;
+use std::collections::HashMap;
 use std::sync::Arc;
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -29,7 +30,9 @@ const CREDENTIALS_FIND: &str = "
     FROM users JOIN credentials ON credentials.user_id = users.id
     WHERE users.username = $1";
 
-const IDENTITY_FIND: &str = "SELECT role, status FROM users WHERE id = $1";
+const IDENTITY_FIND: &str = "SELECT role, status, id FROM users WHERE id = ANY ($1)";
+/// Users who are looked up together.
+const IDENTITIES_TOGETHER: usize = 256;
 
 /// Gives no row when the username is another's.
 const USER_PROVISION: &str = "
@@ -50,6 +53,7 @@ const NAME_TRIES: usize = 4;
 pub struct PostgresAccounts {
     pool: Pool,
     breaker: Arc<dyn Breaker>,
+    identities: Gather<UserId, Result<Option<Identity>, StoreError>>,
 }
 
 impl std::fmt::Debug for PostgresAccounts {
@@ -58,10 +62,38 @@ impl std::fmt::Debug for PostgresAccounts {
     }
 }
 
+async fn find_identities(pool: &Pool, users: &[UserId]) -> Vec<Result<Option<Identity>, StoreError>> {
+    let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+    let found = pool
+        .query("identity_find", IDENTITY_FIND, &[&ids])
+        .await
+        .and_then(|rows| {
+            let read = |row: &Row| Ok((row.try_get::<_, Uuid>(2)?, identity(row, 0)?));
+            rows.iter()
+                .map(read)
+                .collect::<Result<HashMap<_, _>, QueryError>>()
+        });
+    let found = found.map_err(StoreError::from);
+    let of = |user: &UserId| match &found {
+        Ok(found) => Ok(found.get(&user.0).copied()),
+        Err(error) => Err(error.shared()),
+    };
+    users.iter().map(of).collect()
+}
+
 impl PostgresAccounts {
     /// A store over `pool`. It asks `breaker` (the monitor of Postgres) first, and tells it of every failure.
     pub fn new(pool: Pool, breaker: Arc<dyn Breaker>) -> Self {
-        Self { pool, breaker }
+        let for_identities = pool.clone();
+        let identities = Gather::new(IDENTITIES_TOGETHER, move |users: Vec<UserId>| {
+            let pool = for_identities.clone();
+            async move { find_identities(&pool, &users).await }
+        });
+        Self {
+            pool,
+            breaker,
+            identities,
+        }
     }
 
     fn may_read(&self) -> Result<(), StoreError> {
@@ -145,11 +177,8 @@ impl AccountStore for PostgresAccounts {
 
     async fn identity(&self, user: UserId) -> Result<Option<Identity>, StoreError> {
         self.may_read()?;
-        self.pool
-            .query_opt("identity_find", IDENTITY_FIND, &[&user.0])
-            .await
-            .and_then(|row| row.map(|row| identity(&row, 0)).transpose())
-            .map_err(|error| self.failed(error))
+        let found = self.pool.gathered(&self.identities, user).await;
+        found.inspect_err(|error| self.breaker.failed(error))
     }
 
     async fn provision(&self, user: &ExternalUser) -> Result<Identity, StoreError> {

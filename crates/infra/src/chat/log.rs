@@ -1,7 +1,7 @@
 //! The logs of users in Postgres. Every answer is one statement, hence one snapshot.
 
 use super::statement::place;
-use crate::postgres::{Pool, QueryError};
+use crate::postgres::{Gather, Pool, QueryError};
 use crate::sync::statement::read_version;
 use async_trait::async_trait;
 use gravity_domain::chat::{EventCursor, EventKind, EventLog, LogHead, LogReplay, UserEvent};
@@ -11,39 +11,104 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-const LOG_HEAD: &str =
-    "SELECT epoch, COALESCE((SELECT last_offset FROM user_event_heads WHERE user_id = $1), 0)
-    FROM event_epoch WHERE only_row";
+/// Of all these users, in their order.
+const LOG_HEAD: &str = "SELECT epoch, COALESCE(head.last_offset, 0)
+    FROM unnest($1::uuid[]) WITH ORDINALITY AS wanted (user_id, place)
+        JOIN event_epoch ON only_row
+        LEFT JOIN user_event_heads AS head ON head.user_id = wanted.user_id
+    ORDER BY wanted.place";
 
 const LOG_HEADS: &str =
     "SELECT user_id, last_offset FROM user_event_heads WHERE user_id = ANY ($1) AND last_offset > 0";
 
-/// `$2` the offset of the cursor, `$3` the most entries. No entries when they would not be all.
+/// `$1` users, `$2` the offsets of their cursors, `$3` the most entries of each. No entries when they would not be all.
 const LOG_SINCE: &str = "WITH head AS MATERIALIZED (
-        SELECT epoch, COALESCE(last_offset, 0) AS last_offset, COALESCE(first_offset, 1) AS first_offset
-        FROM event_epoch LEFT JOIN user_event_heads ON user_id = $1
-        WHERE only_row
+        SELECT wanted.place, wanted.user_id, wanted.\"from\", epoch, COALESCE(head.last_offset, 0) AS last_offset,
+            COALESCE(head.first_offset, 1) AS first_offset
+        FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS wanted (user_id, \"from\", place)
+            JOIN event_epoch ON only_row
+            LEFT JOIN user_event_heads AS head ON head.user_id = wanted.user_id
     )
-    SELECT head.epoch, head.last_offset, event.\"offset\", event.type, event.payload
+    SELECT head.epoch, head.last_offset, event.\"offset\", event.type, event.payload, head.place
     FROM head LEFT JOIN LATERAL (
         SELECT \"offset\", type, payload::text AS payload FROM user_events
-        WHERE user_id = $1 AND \"offset\" > $2::bigint
-            AND $2 BETWEEN head.first_offset - 1 AND head.last_offset AND head.last_offset - $2 <= $3::bigint
+        WHERE user_id = head.user_id AND \"offset\" > head.\"from\"
+            AND head.\"from\" BETWEEN head.first_offset - 1 AND head.last_offset AND head.last_offset - head.\"from\" <= $3::bigint
         ORDER BY \"offset\"
     ) AS event ON true
-    ORDER BY event.\"offset\"";
+    ORDER BY head.place, event.\"offset\"";
+
+/// Users whose heads are read together, and logs that are read together: of each there may be [`EventLog::since`]'s limit.
+const HEADS_TOGETHER: usize = 256;
+const LOGS_TOGETHER: usize = 16;
+
+/// Where a log is read from, and the most entries.
+type From = (UserId, EventCursor, usize);
 
 /// Reads the logs.
 #[derive(Debug, Clone)]
 pub struct PostgresEventLog {
     pool: Pool,
+    heads: Gather<UserId, Result<LogHead, StoreError>>,
+    logs: Gather<From, Result<LogReplay, StoreError>>,
 }
 
 impl PostgresEventLog {
     /// Over this pool.
     pub fn new(pool: Pool) -> Self {
-        Self { pool }
+        let (for_heads, for_logs) = (pool.clone(), pool.clone());
+        let heads = Gather::new(HEADS_TOGETHER, move |users| {
+            let pool = for_heads.clone();
+            async move { shared(users.len(), read_heads(&pool, &users).await) }
+        });
+        let logs = Gather::new(LOGS_TOGETHER, move |wanted| {
+            let pool = for_logs.clone();
+            async move { shared(wanted.len(), read_logs(&pool, &wanted).await) }
+        });
+        Self { pool, heads, logs }
     }
+}
+
+/// Each asker's part of an answer, or its failure.
+fn shared<T>(askers: usize, answers: Result<Vec<T>, QueryError>) -> Vec<Result<T, StoreError>> {
+    match answers {
+        Ok(answers) => answers.into_iter().map(Ok).collect(),
+        Err(error) => {
+            let error = StoreError::from(error);
+            (0..askers).map(|_| Err(error.shared())).collect()
+        }
+    }
+}
+
+async fn read_heads(pool: &Pool, users: &[UserId]) -> Result<Vec<LogHead>, QueryError> {
+    let users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
+    let rows = pool.query("log_head", LOG_HEAD, &[&users]).await?;
+    if rows.len() < users.len() {
+        return Err(no_epoch());
+    }
+    rows.iter().map(read_head).collect()
+}
+
+/// One statement for those with the same limit; there is only one limit.
+async fn read_logs(pool: &Pool, wanted: &[From]) -> Result<Vec<LogReplay>, QueryError> {
+    let users: Vec<Uuid> = wanted.iter().map(|(user, ..)| user.0).collect();
+    let offsets: Vec<i64> = wanted.iter().map(|(_, cursor, _)| place(cursor.offset)).collect();
+    let limit = wanted.iter().map(|(.., limit)| *limit).min().unwrap_or_default();
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = pool
+        .query("log_since", LOG_SINCE, &[&users, &offsets, &limit])
+        .await?;
+    let mut of_each: Vec<Vec<&Row>> = wanted.iter().map(|_| Vec::new()).collect();
+    for row in &rows {
+        let at = usize::try_from(read_version(row, 5)?)
+            .ok()
+            .and_then(|place| place.checked_sub(1));
+        let of_one = at.and_then(|at| of_each.get_mut(at));
+        of_one.ok_or(QueryError::Row("user_events.place"))?.push(row);
+    }
+    let each = wanted.iter().zip(&of_each);
+    each.map(|((user, cursor, _), rows)| read_replay(*user, *cursor, rows))
+        .collect()
 }
 
 fn read_head(row: &Row) -> Result<LogHead, QueryError> {
@@ -57,7 +122,7 @@ fn no_epoch() -> QueryError {
     QueryError::Row("event_epoch")
 }
 
-fn read_replay(user: UserId, cursor: EventCursor, rows: &[Row]) -> Result<LogReplay, QueryError> {
+fn read_replay(user: UserId, cursor: EventCursor, rows: &[&Row]) -> Result<LogReplay, QueryError> {
     let head = read_head(rows.first().ok_or_else(no_epoch)?)?;
     let reset = Ok(LogReplay::Reset { head });
     if head.epoch != cursor.epoch || cursor.offset > head.offset {
@@ -86,8 +151,7 @@ fn read_replay(user: UserId, cursor: EventCursor, rows: &[Row]) -> Result<LogRep
 #[async_trait]
 impl EventLog for PostgresEventLog {
     async fn head(&self, user: UserId) -> Result<LogHead, StoreError> {
-        let row = self.pool.query_opt("log_head", LOG_HEAD, &[&user.0]).await?;
-        Ok(read_head(&row.ok_or_else(no_epoch)?)?)
+        self.pool.gathered(&self.heads, user).await
     }
 
     async fn heads(&self, users: &[UserId]) -> Result<Vec<(UserId, u64)>, StoreError> {
@@ -101,11 +165,6 @@ impl EventLog for PostgresEventLog {
     }
 
     async fn since(&self, user: UserId, cursor: EventCursor, limit: usize) -> Result<LogReplay, StoreError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = self
-            .pool
-            .query("log_since", LOG_SINCE, &[&user.0, &place(cursor.offset), &limit])
-            .await?;
-        Ok(read_replay(user, cursor, &rows)?)
+        self.pool.gathered(&self.logs, (user, cursor, limit)).await
     }
 }

@@ -8,6 +8,7 @@
 
 mod connect;
 mod error;
+mod gather;
 mod migrate;
 mod pool;
 pub mod probe;
@@ -17,6 +18,7 @@ pub(crate) mod values;
 
 pub use connect::connect;
 pub use error::{QueryError, Refusal, refusal};
+pub(crate) use gather::{Asked, Gather};
 pub use migrate::{
     LOCK_PATIENCE, MigrateError, Migrated, STATEMENT_LIMIT, Schema, TABLE_LOCK_LIMIT, latest_version, look,
     migrate, migrate_within, schema_digest,

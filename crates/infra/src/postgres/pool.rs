@@ -12,6 +12,7 @@
 
 use super::connect::Connector;
 use super::error::QueryError;
+use super::gather::Gather;
 use super::settings::{PostgresSettings, SettingsError};
 use crate::monitor::StoreState;
 use deadpool_postgres::{
@@ -219,6 +220,31 @@ impl Pool {
         deadline::current().map_or(usual, |request| {
             usual.min(Instant::from_std(request.for_stores()))
         })
+    }
+
+    /// The caller's own answer of those that are asked for together, for as long as a call of its own could take. A question that
+    /// nobody has come to by then says nothing of the server, as when no connection was free.
+    ///
+    /// # Errors
+    /// What was answered, and [`QueryError`] when nothing was in time.
+    pub(crate) async fn gathered<Q, T, E>(
+        &self,
+        gather: &Gather<Q, Result<T, E>>,
+        question: Q,
+    ) -> Result<T, E>
+    where
+        Q: Send + 'static,
+        T: Send + 'static,
+        E: From<QueryError> + Send + 'static,
+    {
+        let limit = Limit::of_call(self.deadline(), self.shared.deadline);
+        let mut put = gather.put(question);
+        match self.shared.within(limit, put.answer()).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => Err(QueryError::Closed.into()),
+            Err(QueryError::Deadline) if put.withdraw() => Err(QueryError::Exhausted.into()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Runs one statement and tells how many rows it changed.

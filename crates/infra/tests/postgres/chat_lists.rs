@@ -241,7 +241,16 @@ async fn among_many_conversations_no_statement_looks_at_more_than_those_of_the_u
             1,
         ),
         (named("AND block.is_blocked"), format!("'{busy}'"), 50),
-        (named("event.\"offset\""), format!("'{busy}', 5, 1000"), 20),
+        (
+            named("event.\"offset\""),
+            format!("ARRAY['{busy}']::uuid[], ARRAY[5]::bigint[], 1000"),
+            20,
+        ),
+        (
+            named("ORDER BY wanted.place"),
+            format!("ARRAY['{busy}']::uuid[]"),
+            1,
+        ),
         (named("last_offset > 0"), format!("ARRAY['{busy}']::uuid[]"), 1),
     ];
     for mode in ["force_custom_plan", "force_generic_plan"] {
