@@ -180,13 +180,9 @@ BEGIN
     RETURN v_offset;
 END $$;
 
--- Functions that write are planned once, by key (SET). By itself the planner goes by the sizes it last heard of: as long as a
--- table is thought to be empty or small it plans to read all of it, and keeps to that, at any size, until the table is analysed.
-
 -- Everything that a batch of operations is going to lock: these conversations with the logs of those who take part, and the
 -- logs of these users.
-CREATE FUNCTION chat_lock(wanted uuid[], users uuid[]) RETURNS void LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+CREATE FUNCTION chat_lock(wanted uuid[], users uuid[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM conversations WHERE id = ANY (wanted) ORDER BY id FOR NO KEY UPDATE;
     PERFORM chat_lock_logs(users || ARRAY(
@@ -228,8 +224,7 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- Opens the conversation of two, unless there is one: then no row.
-CREATE FUNCTION chat_open(p_conversation uuid, p_user uuid, p_other uuid) RETURNS TABLE (events jsonb) LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+CREATE FUNCTION chat_open(p_conversation uuid, p_user uuid, p_other uuid) RETURNS TABLE (events jsonb) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
     INSERT INTO conversations (id, direct_key)
@@ -264,8 +259,7 @@ CREATE FUNCTION chat_message_send(
 ) RETURNS TABLE (
     word text, events json, id uuid, conversation_id uuid, seq bigint, sender_id uuid, client_message_id uuid, content text,
     created_at timestamptz, recipient uuid, is_repeat boolean
-) LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     v_receiver   uuid;
@@ -444,8 +438,7 @@ CREATE FUNCTION chat_read(
     p_attempts integer, p_fingerprint bytea, p_answer jsonb, p_message uuid, p_up_to bigint
 ) RETURNS TABLE (
     word text, events jsonb, conversation_id uuid, user_id uuid, read_seq bigint, unread bigint, last_seq bigint, marked bytea
-) LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     v_last     bigint;
@@ -536,8 +529,7 @@ END $$;
 CREATE FUNCTION chat_block(
     p_operation uuid, p_block uuid, p_blocker uuid, p_stamp bytea, p_at timestamptz, p_direct boolean, p_attempts integer,
     p_fingerprint bytea, p_answer jsonb, p_blocked uuid, p_is_blocked boolean
-) RETURNS TABLE (word text, events jsonb, blocker uuid, blocked uuid, is_blocked boolean, stamp bytea) LANGUAGE plpgsql
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+) RETURNS TABLE (word text, events jsonb, blocker uuid, blocked uuid, is_blocked boolean, stamp bytea) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     v_block        blocks%ROWTYPE;

@@ -102,7 +102,7 @@ pub(crate) const OPERATION_FIND: &str =
     attempts, superseded, fingerprint, buffered, answer
     FROM applied_operations WHERE id = $1 AND user_id = COALESCE($2::uuid, user_id)";
 
-type ReadState = fn(&Row, usize) -> Result<EntityState, QueryError>;
+pub(crate) type ReadState = fn(&Row, usize) -> Result<EntityState, QueryError>;
 
 /// A statement with its parameters.
 pub(crate) struct Call<'a> {
@@ -187,6 +187,17 @@ impl<'a> Call<'a> {
             .with(answer.map(Json))
     }
 
+    /// A call for many operations, with parameters of its own.
+    pub(crate) fn of_many(name: &'static str, sql: &'static str, read: ReadState) -> Self {
+        Self {
+            name,
+            sql,
+            parameters: Vec::new(),
+            read,
+            created: None,
+        }
+    }
+
     /// Adds the next parameter.
     pub(crate) fn with(mut self, value: impl ToSql + Send + Sync + 'a) -> Self {
         self.parameters.push(Box::new(value));
@@ -206,12 +217,14 @@ impl<'a> Call<'a> {
             .collect()
     }
 
-    /// Reads the statement's row.
+    /// Reads the row of one operation. No row is as good as one without a word.
     pub(crate) fn read(&self, row: Option<&Row>) -> Result<Answer, QueryError> {
         let Some(row) = row else {
             return Ok(Answer::Nothing);
         };
-        let word: &str = row.try_get(0)?;
+        let Some(word) = row.try_get::<_, Option<&str>>(0)? else {
+            return Ok(Answer::Nothing);
+        };
         let verdict = match word {
             "missing" => Verdict::Missing,
             "blocked" | "message_id_reused" => Verdict::Refused(Refused {

@@ -128,7 +128,10 @@ async fn a_paused_server_costs_one_deadline_and_nobody_inherits_the_connection()
         let error = fixture.operations.apply(operation).await.unwrap_err();
         assert!(reason.contains(&unavailable(&error)), "{error:?}");
         assert!(started.elapsed() < Duration::from_millis(300) + SLACK);
-        assert_eq!(fixture.pool.status().size, 0);
+        eventually("nobody inherits the connection", async || {
+            fixture.pool.status().size == 0
+        })
+        .await;
     }
     server.resume().unwrap();
 
@@ -189,8 +192,13 @@ async fn calls_in_flight_are_given_up_when_the_breaker_opens() {
     let alice = Author::new();
     fixture.apply(&alice.create(at(1), "one")).await;
     server.pause().unwrap();
-    let (asked, waits) = (alice.create(at(2), "asked"), alice.create(at(3), "waits"));
-    let calls = async { tokio::join!(fixture.operations.apply(&asked), fixture.operations.apply(&waits)) };
+    let asked = alice.create(at(2), "asked");
+    let calls = async {
+        tokio::join!(
+            fixture.operations.apply(&asked),
+            fixture.tasks.find(alice.0, Uuid::now_v7())
+        )
+    };
     let opens = async {
         eventually("one waits for an answer and one for a connection", async || {
             fixture.pool.status().waiting == 1
@@ -201,10 +209,13 @@ async fn calls_in_flight_are_given_up_when_the_breaker_opens() {
     };
     let ((asked, waits), opened) = tokio::join!(calls, opens);
     assert!(opened.elapsed() < SLACK, "{:?}", opened.elapsed());
-    for answer in [asked, waits] {
-        assert_eq!(unavailable(&answer.unwrap_err()), "breaker_open");
+    for error in [asked.unwrap_err(), waits.unwrap_err()] {
+        assert_eq!(unavailable(&error), "breaker_open");
     }
-    assert_eq!(fixture.pool.status().size, 0, "nobody inherits the connection");
+    eventually("nobody inherits the connection", async || {
+        fixture.pool.status().size == 0
+    })
+    .await;
     server.resume().unwrap();
 }
 
@@ -257,14 +268,45 @@ async fn a_caller_that_goes_away_takes_its_connection_with_it() {
         .batch_execute("BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE")
         .await
         .unwrap();
-    let update = alice.retitle(at(2), create.entity_id(), "two");
-    let gone = tokio::time::timeout(Duration::from_millis(50), fixture.operations.apply(&update)).await;
+    let find = fixture.tasks.find(alice.0, create.entity_id());
+    let gone = tokio::time::timeout(Duration::from_millis(50), find).await;
     assert!(gone.is_err());
     assert_eq!(fixture.pool.status().size, 0);
     holder.batch_execute("COMMIT").await.unwrap();
-    fixture
-        .apply(&alice.retitle(at(3), create.entity_id(), "three"))
-        .await;
+    assert!(
+        fixture
+            .tasks
+            .find(alice.0, create.entity_id())
+            .await
+            .unwrap()
+            .is_some()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_whose_caller_goes_away_comes_to_its_end() {
+    let fixture = Fixture::new().await;
+    let alice = Author::new();
+    let create = alice.create(at(1), "one");
+    fixture.apply(&create).await;
+    let holder = fixture.database.connect().await.unwrap();
+    let lock = "BEGIN; LOCK TABLE tasks IN ACCESS EXCLUSIVE MODE";
+    holder.batch_execute(lock).await.unwrap();
+    let update = alice.retitle(at(2), create.entity_id(), "two");
+    let gone = tokio::time::timeout(Duration::from_millis(50), fixture.operations.apply(&update)).await;
+    assert!(gone.is_err());
+    holder.batch_execute("COMMIT").await.unwrap();
+    eventually("it is recorded", async || {
+        fixture
+            .operations
+            .find(alice.0, update.id)
+            .await
+            .unwrap()
+            .is_some()
+    })
+    .await;
+    let again = fixture.operations.apply(&update).await.unwrap();
+    assert!(matches!(again, Verdict::Duplicate(_)), "{again:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

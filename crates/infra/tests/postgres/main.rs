@@ -20,4 +20,5 @@ mod stream;
 mod stream_actions;
 mod stream_plans;
 mod stream_world;
+mod together;
 mod verdicts;
