@@ -5,18 +5,49 @@ use gravity_domain::error::StoreError;
 use gravity_domain::id::UserId;
 use gravity_domain::sync::ports::Breaker;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// Users who may wait for their turn to be warmed up; beyond them, what they ask for is loaded when they ask.
+const WARMING: usize = 10_000;
 
 /// A socket opens.
 pub struct Connect {
     cache: Arc<dyn ChatCache>,
     log: Arc<dyn EventLog>,
     breaker: Arc<dyn Breaker>,
+    warming: Arc<Warming>,
+}
+
+/// Warming up is for idle times: one user after the other, so that in a storm of connections nobody waits for it.
+struct Warming {
+    turn: Semaphore,
+    places: Semaphore,
+}
+
+impl Warming {
+    async fn run(&self, cache: &dyn ChatCache, user: UserId) {
+        let Ok(_place) = self.places.try_acquire() else {
+            return;
+        };
+        if let Ok(_turn) = self.turn.acquire().await {
+            cache.warm(user).await;
+        }
+    }
 }
 
 impl Connect {
     /// Over these ports.
     pub fn new(cache: Arc<dyn ChatCache>, log: Arc<dyn EventLog>, breaker: Arc<dyn Breaker>) -> Self {
-        Self { cache, log, breaker }
+        let warming = Arc::new(Warming {
+            turn: Semaphore::new(1),
+            places: Semaphore::new(WARMING),
+        });
+        Self {
+            cache,
+            log,
+            breaker,
+            warming,
+        }
     }
 
     /// The end of the user's log. What the user will ask for next is loaded meanwhile, by nobody's waiting for it.
@@ -24,8 +55,8 @@ impl Connect {
     /// # Errors
     /// Postgres could not answer.
     pub async fn run(&self, user: UserId) -> Result<LogHead, StoreError> {
-        let cache = Arc::clone(&self.cache);
-        tokio::spawn(async move { cache.warm(user).await });
+        let (cache, warming) = (Arc::clone(&self.cache), Arc::clone(&self.warming));
+        tokio::spawn(async move { warming.run(cache.as_ref(), user).await });
         asked(self.breaker.as_ref(), self.log.head(user)).await
     }
 }

@@ -65,7 +65,7 @@ pub struct NotifySettings {
 impl Default for NotifySettings {
     fn default() -> Self {
         Self {
-            batch: 32,
+            batch: 128,
             parallel: 16,
             lease: Duration::from_secs(90),
             max_attempts: 8,

@@ -11,6 +11,7 @@ use gravity_domain::sync::ReadError;
 use gravity_domain::sync::ports::WriteBuffer;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
 
 /// `GET /api/chat/presence`.
 pub struct LookUpPresence {
@@ -89,6 +90,8 @@ pub struct TellPresence {
     board: Arc<dyn PresenceBoard>,
     live: Arc<dyn Live>,
     clock: Arc<dyn WallClock>,
+    /// Whom to tell is looked up for one after the other, so that in a storm of connections nobody waits for it.
+    turn: Semaphore,
 }
 
 impl TellPresence {
@@ -105,6 +108,7 @@ impl TellPresence {
             board,
             live,
             clock,
+            turn: Semaphore::new(1),
         }
     }
 
@@ -137,6 +141,9 @@ impl TellPresence {
     }
 
     async fn tell(&self, user: UserId, status: PresenceStatus, last_seen: Option<Timestamp>) {
+        let Ok(_turn) = self.turn.acquire().await else {
+            return;
+        };
         let Ok((pending, inbox)) = self.known.inbox(user).await else {
             return;
         };
