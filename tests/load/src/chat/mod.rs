@@ -24,6 +24,10 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 /// How many sockets are opened at once.
 const OPENING: usize = 64;
+/// Until those who left are known to have left (15 s of grace), and all has been told of it.
+const DEPARTED: Duration = Duration::from_secs(25);
+/// Until what is loaded for those who have come is there.
+const ARRIVED: Duration = Duration::from_secs(5);
 /// How long what is under way may take to settle.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -63,6 +67,7 @@ async fn all(plan: &Plan) -> Outcome {
     let mut world = World::start(&plan.server, &postgres, &redis, users).await?;
     let mut report = Report::default();
     idle(plan, &world, &mut report).await?;
+    tokio::time::sleep(DEPARTED).await;
     for across in [false, true] {
         let place = if across { "across two nodes" } else { "on one node" };
         let talkers = Talkers::open(plan, &world, across).await?;
@@ -178,6 +183,7 @@ impl Talkers {
             devices.extend(open_all(first, (0..plan.talking).collect(), world, None).await?);
         }
         let sockets = evens.into_iter().zip(odds).flat_map(|(even, odd)| [even, odd]);
+        tokio::time::sleep(ARRIVED).await;
         Ok(Self {
             sockets: sockets.collect(),
             _devices: devices,

@@ -4,9 +4,11 @@ use super::tally::Tally;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::VecDeque;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -17,6 +19,13 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use uuid::Uuid;
 
+/// When a message is sent again of which nobody knew.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Messages that a socket could send again.
+const REMEMBERED: usize = 64;
+
+/// A message, by its id.
+type Outgoing = (Uuid, Message);
 type Failure = Box<dyn Error + Send + Sync>;
 type Stream = WebSocketStream<TcpStream>;
 
@@ -31,7 +40,7 @@ struct Frame {
 
 /// A socket that is read by a task of its own.
 pub(super) struct Socket {
-    outgoing: mpsc::Sender<Message>,
+    outgoing: mpsc::Sender<Outgoing>,
     cursor: Arc<Mutex<Option<String>>>,
     task: JoinHandle<()>,
 }
@@ -62,6 +71,8 @@ impl Socket {
             .read_buffer_size(4 << 10)
             .write_buffer_size(0);
         let (mut stream, _) = client_async_with_config(request, stream, Some(config)).await?;
+        // Whoever says something is not asked whether it will resume.
+        stream.send(Message::text(r#"{"type":"ping"}"#)).await?;
         let ready = ready(&mut stream).await?;
         let status = ready.payload["resume"]["status"].as_str().unwrap_or_default();
         let welcome = Welcome(status.to_owned());
@@ -71,7 +82,14 @@ impl Socket {
             *lock(&cursor) = Some(resume.to_owned());
         }
         let (outgoing, queue) = mpsc::channel(64);
-        let task = tokio::spawn(run(stream, queue, Arc::clone(&cursor), tally));
+        let me = ready.payload["userId"].as_str().unwrap_or_default().to_owned();
+        let task = tokio::spawn(run(
+            me,
+            stream,
+            (queue, outgoing.downgrade()),
+            Arc::clone(&cursor),
+            tally,
+        ));
         Ok((
             Self {
                 outgoing,
@@ -88,7 +106,10 @@ impl Socket {
             "type": "message.send",
             "payload": {"conversationId": conversation, "clientMessageId": id, "content": content},
         });
-        self.outgoing.send(Message::text(frame.to_string())).await.ok();
+        self.outgoing
+            .send((id, Message::text(frame.to_string())))
+            .await
+            .ok();
     }
 
     /// Where it is in its log.
@@ -125,40 +146,69 @@ async fn ready(stream: &mut Stream) -> Result<Frame, Failure> {
 }
 
 async fn run(
+    me: String,
     mut stream: Stream,
-    mut queue: mpsc::Receiver<Message>,
+    (mut queue, again): (mpsc::Receiver<Outgoing>, mpsc::WeakSender<Outgoing>),
     cursor: Arc<Mutex<Option<String>>>,
     tally: Option<Arc<Tally>>,
 ) {
+    let mut sent: VecDeque<Outgoing> = VecDeque::new();
     loop {
         tokio::select! {
             incoming = stream.next() => match incoming {
-                Some(Ok(Message::Text(text))) => hear(&text, &cursor, tally.as_deref()),
+                Some(Ok(Message::Text(text))) => {
+                    if let Some(id) = hear(&me, &text, &cursor, tally.as_deref()) {
+                        let message = sent.iter().find(|message| message.0 == id);
+                        later(message.cloned(), again.clone());
+                    }
+                }
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 Some(Ok(_)) => {}
             },
             outgoing = queue.recv() => match outgoing {
-                Some(message) => if stream.send(message).await.is_err() { return },
+                Some((id, message)) => {
+                    if sent.len() == REMEMBERED {
+                        sent.pop_front();
+                    }
+                    sent.push_back((id, message.clone()));
+                    if stream.send(message).await.is_err() {
+                        return;
+                    }
+                }
                 None => return,
             },
         }
     }
 }
 
-fn hear(text: &str, cursor: &Mutex<Option<String>>, tally: Option<&Tally>) {
-    let Ok(frame) = serde_json::from_str::<Frame>(text) else {
-        return;
-    };
+/// Sends a message again when the server has had the time it asks for.
+fn later(message: Option<Outgoing>, again: mpsc::WeakSender<Outgoing>) {
+    tokio::spawn(async move {
+        tokio::time::sleep(AGAIN_AFTER).await;
+        if let Some((message, again)) = message.zip(again.upgrade()) {
+            again.send(message).await.ok();
+        }
+    });
+}
+
+/// Gives the message that is to be sent again: the server could not tell in time what became of it.
+fn hear(me: &str, text: &str, cursor: &Mutex<Option<String>>, tally: Option<&Tally>) -> Option<Uuid> {
+    let frame = serde_json::from_str::<Frame>(text).ok()?;
     if let Some(at) = frame.cursor {
         *lock(cursor) = Some(at);
     }
-    let Some(tally) = tally else { return };
+    let tally = tally?;
     let id = |value: &Value| value.as_str().and_then(|text| Uuid::parse_str(text).ok());
     match frame.kind.as_str() {
         "message.new" => {
             let message = &frame.payload["message"];
+            // Of its own, where the first answer was that nobody knows.
+            if message["senderId"].as_str() == Some(me) {
+                return None;
+            }
             if let Some(id) = id(&message["clientMessageId"]) {
-                tally.delivered(id, frame.payload["durability"] == "stored");
+                let is_stored = frame.payload["durability"] == "stored";
+                tally.delivered(id, is_stored);
             }
         }
         "message.ack" => {
@@ -166,6 +216,12 @@ fn hear(text: &str, cursor: &Mutex<Option<String>>, tally: Option<&Tally>) {
                 tally.acknowledged(id, frame.payload["status"].as_str().unwrap_or_default());
             }
         }
+        "error" => {
+            let again = id(&frame.payload["clientMessageId"])?;
+            tally.sent_again();
+            return Some(again);
+        }
         _ => {}
     }
+    None
 }

@@ -52,6 +52,7 @@ pub(super) struct Seen {
     pub(super) stored: Latency,
     messages: HashMap<Uuid, Fate>,
     strangers: u64,
+    sent_again: usize,
 }
 
 /// How it ended.
@@ -60,8 +61,10 @@ pub(super) struct Balance {
     pub(super) undelivered: usize,
     pub(super) lost: usize,
     pub(super) doubled: usize,
+    pub(super) acknowledged_twice: usize,
     pub(super) unacknowledged: usize,
     pub(super) rejected: usize,
+    pub(super) sent_again: usize,
 }
 
 impl Balance {
@@ -71,8 +74,15 @@ impl Balance {
 
     pub(super) fn shown(&self) -> String {
         format!(
-            "{} sent: {} not delivered, {} not in the receiver's log, {} doubled, {} without a last ack, {} rejected",
-            self.sent, self.undelivered, self.lost, self.doubled, self.unacknowledged, self.rejected
+            "{} sent: {} not delivered, {} not in the receiver's log, {} doubled, {} acknowledged again, {} without a last ack, {} rejected, {} tries again",
+            self.sent,
+            self.undelivered,
+            self.lost,
+            self.doubled,
+            self.acknowledged_twice,
+            self.unacknowledged,
+            self.rejected,
+            self.sent_again
         )
     }
 }
@@ -88,6 +98,7 @@ impl Tally {
             stored: Latency::new(),
             messages: HashMap::new(),
             strangers: 0,
+            sent_again: 0,
         }))
     }
 
@@ -106,6 +117,11 @@ impl Tally {
             rejected: 0,
         };
         self.seen().messages.insert(id, fate);
+    }
+
+    /// A message is sent again, under its id.
+    pub(super) fn sent_again(&self) {
+        self.seen().sent_again += 1;
     }
 
     /// The receiver was told.
@@ -165,9 +181,11 @@ impl Tally {
             sent: seen.messages.len(),
             undelivered: count(&|fate| !fate.delivered && fate.rejected == 0),
             lost: count(&|fate| fate.stored_deliveries == 0 && fate.rejected == 0),
-            doubled: count(&|fate| fate.stored_deliveries > 1 || fate.stored_acks > 1),
+            doubled: count(&|fate| fate.stored_deliveries > 1),
+            acknowledged_twice: count(&|fate| fate.stored_acks > 1),
             unacknowledged: count(&|fate| fate.stored_acks == 0 && fate.rejected == 0),
             rejected: count(&|fate| fate.rejected > 0),
+            sent_again: seen.sent_again,
         }
     }
 }
