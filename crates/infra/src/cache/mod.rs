@@ -1,6 +1,7 @@
 //! What this node remembers of entities, for the time when Postgres is away. In process, bounded, never shared.
 
 mod known_tasks;
+pub(crate) mod per_user;
 mod profiles;
 mod tasks;
 

@@ -30,7 +30,7 @@ pub use memory_tickets::MemoryTickets;
 pub use notifications::PostgresNotifications;
 pub use outside::NoClient;
 pub use postgres::PostgresChat;
-pub use redis_presence::{NoPresence, PresenceSettings, RedisPresence};
+pub use redis_presence::{PresenceSettings, RedisPresence};
 pub use redis_tickets::RedisTickets;
 pub use vapid::{VapidError, VapidKey};
 pub use web_push::WebPush;

@@ -192,30 +192,3 @@ impl PresenceBoard for RedisPresence {
         Ok(found)
     }
 }
-
-/// The board of a node without Redis: nobody's presence can be told.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoPresence;
-
-fn nowhere<T>() -> Result<T, StoreError> {
-    Err(StoreError::unavailable("connect"))
-}
-
-#[async_trait]
-impl PresenceBoard for NoPresence {
-    async fn arrived(&self, _: UserId, _: ConnectionId) -> Result<bool, StoreError> {
-        nowhere()
-    }
-
-    async fn left(&self, _: UserId, _: ConnectionId) -> Result<bool, StoreError> {
-        nowhere()
-    }
-
-    async fn renew(&self, _: &[(UserId, ConnectionId)]) -> Result<(), StoreError> {
-        nowhere()
-    }
-
-    async fn look_up(&self, _: &[UserId]) -> Result<Vec<Presence>, StoreError> {
-        nowhere()
-    }
-}

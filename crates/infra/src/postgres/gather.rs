@@ -209,8 +209,10 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use tokio::sync::Semaphore;
 
-    /// Doubles; each answer needs a permit.
-    fn doubling(most: usize) -> (Gather<u32, u32>, Arc<Semaphore>, Arc<Mutex<Vec<usize>>>) {
+    type Sizes = Arc<Mutex<Vec<usize>>>;
+
+    /// Doubles; each answer needs a permit. The sizes of the batches.
+    fn doubling(most: usize) -> (Gather<u32, u32>, Arc<Semaphore>, Sizes) {
         let (permits, sizes) = (Arc::new(Semaphore::new(0)), Arc::new(Mutex::new(Vec::new())));
         let (gate, seen) = (Arc::clone(&permits), Arc::clone(&sizes));
         let gather = Gather::new(most, move |questions: Vec<u32>| {

@@ -4,7 +4,7 @@ use crate::{PATIENCE, redis, server, user};
 use gravity_domain::chat::{ConnectionId, PresenceBoard as _, PresenceStatus};
 use gravity_domain::clock::{SystemClock, Timestamp, WallClock as _};
 use gravity_domain::id::UserId;
-use gravity_infra::chat::{NoPresence, PresenceSettings, RedisPresence};
+use gravity_infra::chat::{PresenceSettings, RedisPresence};
 use gravity_test_support::services;
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,8 +131,4 @@ async fn nobodys_presence_is_told_without_redis() {
     server.kill();
     assert!(board.look_up(&[user]).await.is_err());
     assert!(board.left(user, one).await.is_err());
-    assert!(NoPresence.look_up(&[user]).await.is_err());
-    assert!(NoPresence.arrived(user, one).await.is_err());
-    assert!(NoPresence.left(user, one).await.is_err());
-    assert!(NoPresence.renew(&[(user, one)]).await.is_err());
 }

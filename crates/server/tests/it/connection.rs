@@ -101,3 +101,41 @@ async fn rubbish_on_the_line_is_refused_and_hurts_nobody_else() {
     }
     app.nobody().get("/live").await.must_be(200);
 }
+
+/// A text frame of a client, with a mask of zeros.
+fn masked(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).unwrap();
+    assert!(length < 126);
+    [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
+}
+
+#[tokio::test]
+async fn a_socket_loses_nothing_of_what_came_with_its_handshake_or_before() {
+    let app = start().await;
+    let token = app.alice().token().unwrap().to_owned();
+    let handshake = format!(
+        "GET /live HTTP/1.1\r\nhost: x\r\n\r\n\
+         GET /api/chat/ws HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    let first = masked(r#"{"type":"ping","id":"one"}"#);
+    let (half, rest) = first.split_at(9);
+    let mut stream = connect(&app).await;
+    stream
+        .write_all(&[handshake.as_bytes(), half].concat())
+        .await
+        .unwrap();
+    let greeted = read_until(&mut stream, |text| text.contains("101 Switching Protocols")).await;
+    assert!(greeted.contains("uptimeSeconds"), "{greeted}");
+    stream.write_all(rest).await.unwrap();
+    stream
+        .write_all(&masked(r#"{"type":"ping","id":"two"}"#))
+        .await
+        .unwrap();
+    let heard = read_until(&mut stream, |text| text.contains("two")).await;
+    let place = |word: &str| heard.find(word).unwrap_or_else(|| panic!("{word}: {heard}"));
+    assert!(
+        place("ready") < place("one") && place("one") < place("two"),
+        "{heard}"
+    );
+}

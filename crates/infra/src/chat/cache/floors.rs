@@ -1,17 +1,14 @@
 //! What a stale answer must not be older than: the newest offset that this node has acknowledged to each user.
 //!
 //! Unknown while something may be committed unseen (a doubt), or when an offset was forgotten to make room; known again once
-//! Postgres was asked. Bounded: each shard keeps two maps; when the younger is full, the older is dropped.
+//! Postgres was asked.
 
+use crate::cache::per_user::PerUser;
 use gravity_domain::chat::LogHead;
 use gravity_domain::id::UserId;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
-const SHARDS: usize = 32;
 /// How long after a doubt what caused it may still be committed.
 pub(super) const DOUBT: Duration = Duration::from_secs(2);
 
@@ -33,27 +30,16 @@ pub(super) struct Floor {
     pub(super) epoch: Option<u64>,
 }
 
-#[derive(Default)]
-struct Shard {
-    young: HashMap<UserId, Entry>,
-    old: HashMap<UserId, Entry>,
-}
-
 /// The table.
 pub(super) struct Floors {
-    shards: Vec<Mutex<Shard>>,
-    per_shard: usize,
-    /// An offset was forgotten.
-    lost: AtomicBool,
+    users: PerUser<Entry>,
 }
 
 impl Floors {
     /// For at most about `users` users.
     pub(super) fn new(users: usize) -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            per_shard: (users / SHARDS / 2).max(1),
-            lost: AtomicBool::new(false),
+            users: PerUser::new(users),
         }
     }
 
@@ -107,44 +93,15 @@ impl Floors {
         self.with(user, |entry| entry.doubted.is_some_and(|doubted| doubted >= read))
     }
 
-    fn shard(&self, user: UserId) -> MutexGuard<'_, Shard> {
-        let place = usize::from(user.0.as_bytes()[15]) % SHARDS;
-        self.shards[place].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn with<T>(&self, user: UserId, act: impl FnOnce(&mut Entry) -> T) -> T {
-        let mut shard = self.shard(user);
-        if let Some(entry) = shard.find(user) {
-            return act(entry);
-        }
-        if shard.make_room(self.per_shard) {
-            self.lost.store(true, Ordering::Relaxed);
-        }
-        let fresh = Entry {
-            raised: (!self.lost.load(Ordering::Relaxed)).then_some(0),
+        let matters = |entry: &Entry| entry.raised != Some(0);
+        let fresh = |is_lossy: bool| Entry {
+            raised: (!is_lossy).then_some(0),
             epoch: None,
             is_doubted: false,
             doubted: None,
         };
-        act(shard.young.entry(user).or_insert(fresh))
-    }
-}
-
-impl Shard {
-    fn find(&mut self, user: UserId) -> Option<&mut Entry> {
-        if let Some(entry) = self.old.remove(&user) {
-            self.young.insert(user, entry);
-        }
-        self.young.get_mut(&user)
-    }
-
-    /// True when an offset was forgotten.
-    fn make_room(&mut self, most: usize) -> bool {
-        if self.young.len() < most {
-            return false;
-        }
-        let dropped = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
-        dropped.values().any(|entry| entry.raised != Some(0))
+        self.users.with(user, matters, fresh, act)
     }
 }
 

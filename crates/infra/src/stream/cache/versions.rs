@@ -4,17 +4,13 @@
 //! (in the same epoch), and not named by an invalidation since. A look-up takes a ticket first; an invalidation gives the entry a
 //! new generation, and a look-up with an older ticket then teaches the version but not that it is clean. Generations come from
 //! one counter, so an entry that was dropped and made anew has another one too.
-//!
-//! Bounded: each shard keeps two maps; when the younger is full, the older is dropped. Whoever was used since is in the younger.
 
+use crate::cache::per_user::PerUser;
 use gravity_domain::id::UserId;
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
-const SHARDS: usize = 32;
 /// The longest a version is believed without asking.
 pub(super) const CLEAN: Duration = Duration::from_secs(60);
 /// How long after a doubt what caused it may still be committed.
@@ -58,39 +54,29 @@ pub(super) enum Teller {
     Store { redis_answered: bool },
 }
 
-#[derive(Default)]
-struct Shard {
-    young: HashMap<UserId, Entry>,
-    old: HashMap<UserId, Entry>,
-}
-
 /// The table.
 pub(super) struct Versions {
-    shards: Vec<Mutex<Shard>>,
-    per_shard: usize,
+    users: PerUser<Entry>,
     ticks: AtomicU64,
-    /// An entry with a floor was dropped.
-    lost: AtomicBool,
 }
 
 impl Versions {
     /// For at most about `users` users.
     pub(super) fn new(users: usize) -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            per_shard: (users / SHARDS / 2).max(1),
+            users: PerUser::new(users),
             ticks: AtomicU64::new(1),
-            lost: AtomicBool::new(false),
         }
     }
 
     /// The version, if it may be believed in this epoch without asking.
     pub(super) fn trusted(&self, user: UserId, epoch: Option<u64>) -> Option<u64> {
         let epoch = epoch?;
-        let mut shard = self.shard(user);
-        let entry = shard.find(user)?;
-        let clean = entry.clean?;
-        (clean.epoch == epoch && Instant::now() < clean.until).then_some(entry.version)
+        let trusted = self.users.find(user, |entry| {
+            let clean = entry.clean?;
+            (clean.epoch == epoch && Instant::now() < clean.until).then_some(entry.version)
+        });
+        trusted.flatten()
     }
 
     /// Before a look-up.
@@ -143,10 +129,8 @@ impl Versions {
 
     /// The greater of `version` and what is known.
     pub(super) fn at_least(&self, user: UserId, version: u64) -> u64 {
-        let mut shard = self.shard(user);
-        shard
-            .find(user)
-            .map_or(version, |entry| entry.version.max(version))
+        let known = self.users.find(user, |entry| entry.version);
+        known.map_or(version, |known| known.max(version))
     }
 
     /// This node tells that the version is committed. What was clean stays so: another node's raise, earlier or later, has
@@ -168,10 +152,10 @@ impl Versions {
     /// An invalidation. An entry that is not there has no look-up under way that could make it clean.
     pub(super) fn changed(&self, user: UserId) {
         let tick = self.tick();
-        if let Some(entry) = self.shard(user).find(user) {
+        self.users.find(user, |entry| {
             entry.generation = tick;
             entry.clean = None;
-        }
+        });
     }
 
     /// Something may be committed unseen. True when it was not in doubt yet.
@@ -209,28 +193,17 @@ impl Versions {
         self.ticks.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn shard(&self, user: UserId) -> MutexGuard<'_, Shard> {
-        let place = usize::from(user.0.as_bytes()[15]) % SHARDS;
-        self.shards[place].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn with<T>(&self, user: UserId, act: impl FnOnce(&mut Entry) -> T) -> T {
-        let mut shard = self.shard(user);
-        if let Some(entry) = shard.find(user) {
-            return act(entry);
-        }
-        if shard.make_room(self.per_shard) {
-            self.lost.store(true, Ordering::Relaxed);
-        }
-        let fresh = Entry {
+        let matters = |entry: &Entry| entry.floor != Some(0);
+        let fresh = |is_lossy: bool| Entry {
             version: 0,
             raised: 0,
-            floor: (!self.lost.load(Ordering::Relaxed)).then_some(0),
+            floor: (!is_lossy).then_some(0),
             clean: None,
             generation: self.tick(),
             doubted: None,
         };
-        act(shard.young.entry(user).or_insert(fresh))
+        self.users.with(user, matters, fresh, act)
     }
 }
 
@@ -240,24 +213,6 @@ impl Entry {
         if self.doubted.is_none() {
             self.floor = Some(self.floor.unwrap_or(self.version));
         }
-    }
-}
-
-impl Shard {
-    fn find(&mut self, user: UserId) -> Option<&mut Entry> {
-        if let Some(entry) = self.old.remove(&user) {
-            self.young.insert(user, entry);
-        }
-        self.young.get_mut(&user)
-    }
-
-    /// True when a floor went.
-    fn make_room(&mut self, most: usize) -> bool {
-        if self.young.len() < most {
-            return false;
-        }
-        let dropped = std::mem::replace(&mut self.old, std::mem::take(&mut self.young));
-        dropped.values().any(|entry| entry.floor != Some(0))
     }
 }
 
