@@ -13,7 +13,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
@@ -95,27 +95,39 @@ impl<T: Transport + 'static> AsyncRead for Connection<T> {
 }
 
 impl<T: Transport + 'static> AsyncWrite for Connection<T> {
-    /// HTTP gives all that waits to be written; where all of it is taken, the head is.
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Some(transport) = &mut self.transport else {
-            return Poll::Ready(Ok(bytes.len()));
-        };
-        let written = Pin::new(transport).poll_write(context, bytes);
-        if matches!(written, Poll::Ready(Ok(count)) if count == bytes.len()) {
-            self.hand_over();
+        match &mut self.transport {
+            Some(transport) => Pin::new(transport).poll_write(context, bytes),
+            None => Poll::Ready(Ok(bytes.len())),
         }
-        written
     }
 
+    /// HTTP flushes once it has written all that there was, on each of its passes: then the head is out.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.transport {
-            Some(transport) => Pin::new(transport).poll_flush(context),
-            None => Poll::Ready(Ok(())),
+        if let Some(transport) = &mut self.transport {
+            ready!(Pin::new(transport).poll_flush(context))?;
+            self.hand_over();
         }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.transport {
+            Some(transport) => Pin::new(transport).poll_write_vectored(context, parts),
+            None => Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum())),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.as_ref().is_some_and(T::is_write_vectored)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -85,7 +85,7 @@ impl PostgresAccounts {
     /// A store over `pool`. It asks `breaker` (the monitor of Postgres) first, and tells it of every failure.
     pub fn new(pool: Pool, breaker: Arc<dyn Breaker>) -> Self {
         let for_identities = pool.clone();
-        let identities = Gather::new(IDENTITIES_TOGETHER, move |users: Vec<UserId>| {
+        let identities = Gather::new(pool.handle(), IDENTITIES_TOGETHER, move |users: Vec<UserId>| {
             let pool = for_identities.clone();
             async move { find_identities(&pool, &users).await }
         });

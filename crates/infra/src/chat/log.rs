@@ -57,11 +57,11 @@ impl PostgresEventLog {
     /// Over this pool.
     pub fn new(pool: Pool) -> Self {
         let (for_heads, for_logs) = (pool.clone(), pool.clone());
-        let heads = Gather::new(HEADS_TOGETHER, move |users| {
+        let heads = Gather::new(pool.handle(), HEADS_TOGETHER, move |users| {
             let pool = for_heads.clone();
             async move { shared(users.len(), read_heads(&pool, &users).await) }
         });
-        let logs = Gather::new(LOGS_TOGETHER, move |wanted| {
+        let logs = Gather::new(pool.handle(), LOGS_TOGETHER, move |wanted| {
             let pool = for_logs.clone();
             async move { shared(wanted.len(), read_logs(&pool, &wanted).await) }
         });

@@ -8,8 +8,10 @@ use futures_util::future::BoxFuture;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// Batches under way: while one is committed, the next is worked on.
 const AT_ONCE: usize = 2;
@@ -19,14 +21,17 @@ pub(crate) type Asked<Q, A> = (Q, oneshot::Sender<A>);
 
 type Ask<Q, A> = dyn Fn(Vec<Asked<Q, A>>) -> BoxFuture<'static, ()> + Send + Sync;
 
+/// When somebody came to a question.
+type Taken = Arc<OnceLock<Instant>>;
+
 struct Queue<Q, A> {
-    /// By number, which rises.
-    waiting: VecDeque<(u64, Asked<Q, A>)>,
-    next: u64,
+    waiting: VecDeque<(Taken, Asked<Q, A>)>,
     under_way: usize,
 }
 
 struct Shared<Q, A> {
+    /// Not that of the asker, which may end before the others.
+    handle: Handle,
     most: usize,
     at_once: usize,
     queue: Mutex<Queue<Q, A>>,
@@ -59,15 +64,14 @@ impl<Q, A> Shared<Q, A> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The question's number, and whether it is one to be put at once.
-    fn take(&self, asked: Asked<Q, A>) -> (u64, bool) {
+    /// When the question is taken, and whether it is one to be put at once.
+    fn take(&self, asked: Asked<Q, A>) -> (Taken, bool) {
+        let taken = Taken::default();
         let mut queue = self.lock();
-        let number = queue.next;
-        queue.next += 1;
-        queue.waiting.push_back((number, asked));
+        queue.waiting.push_back((Arc::clone(&taken), asked));
         let is_free = queue.under_way < self.at_once;
         queue.under_way += usize::from(is_free);
-        (number, is_free)
+        (taken, is_free)
     }
 
     /// The next batch, without those who have gone meanwhile.
@@ -75,8 +79,9 @@ impl<Q, A> Shared<Q, A> {
         let mut queue = self.lock();
         let mut batch = Vec::new();
         while batch.len() < self.most
-            && let Some((_, asked)) = queue.waiting.pop_front()
+            && let Some((taken, asked)) = queue.waiting.pop_front()
         {
+            taken.get_or_init(Instant::now);
             if !asked.1.is_closed() {
                 batch.push(asked);
             }
@@ -86,12 +91,20 @@ impl<Q, A> Shared<Q, A> {
 }
 
 /// One batch under way, however it ends.
-struct UnderWay<Q, A> {
+struct UnderWay<Q: Send + 'static, A: Send + 'static> {
     shared: Arc<Shared<Q, A>>,
     is_over: bool,
 }
 
-impl<Q, A> UnderWay<Q, A> {
+impl<Q: Send + 'static, A: Send + 'static> UnderWay<Q, A> {
+    fn start(shared: Arc<Shared<Q, A>>) {
+        let handle = shared.handle.clone();
+        handle.spawn(run(Self {
+            shared,
+            is_over: false,
+        }));
+    }
+
     /// Whether nobody waits: then this is over, in the same moment, so that whoever comes next finds the place free.
     fn ends(&mut self) -> bool {
         let mut queue = self.shared.lock();
@@ -101,21 +114,26 @@ impl<Q, A> UnderWay<Q, A> {
     }
 }
 
-impl<Q, A> Drop for UnderWay<Q, A> {
+impl<Q: Send + 'static, A: Send + 'static> Drop for UnderWay<Q, A> {
+    /// Whoever waits is not to wait for ever because of a panic.
     fn drop(&mut self) {
-        if !self.is_over {
-            self.shared.lock().under_way -= 1;
+        if !self.is_over && std::thread::panicking() {
+            Self::start(Arc::clone(&self.shared));
         }
     }
 }
 
 impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
-    /// At most `most` questions together. `ask` gives one answer each, in their order.
-    pub(crate) fn new<F>(most: usize, ask: impl Fn(Vec<Q>) -> F + Send + Sync + 'static) -> Self
+    /// At most `most` questions together, asked on `handle`. `ask` gives one answer each, in their order.
+    pub(crate) fn new<F>(
+        handle: &Handle,
+        most: usize,
+        ask: impl Fn(Vec<Q>) -> F + Send + Sync + 'static,
+    ) -> Self
     where
         F: Future<Output = Vec<A>> + Send + 'static,
     {
-        Self::with(most, AT_ONCE, move |batch| {
+        Self::with(handle, (most, AT_ONCE), move |batch| {
             let (questions, callers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
             let answers = ask(questions);
             async move {
@@ -130,8 +148,8 @@ impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
     /// As [`Self::new`], with `at_once` batches under way, each until `ask` is through with it; it sends the answers itself, and may do
     /// so later.
     pub(crate) fn with<F>(
-        most: usize,
-        at_once: usize,
+        handle: &Handle,
+        (most, at_once): (usize, usize),
         ask: impl Fn(Vec<Asked<Q, A>>) -> F + Send + Sync + 'static,
     ) -> Self
     where
@@ -139,12 +157,12 @@ impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
     {
         let queue = Mutex::new(Queue {
             waiting: VecDeque::new(),
-            next: 0,
             under_way: 0,
         });
         let ask = Box::new(move |batch| Box::pin(ask(batch)) as BoxFuture<'static, ()>);
         Self {
             shared: Arc::new(Shared {
+                handle: handle.clone(),
                 most,
                 at_once,
                 queue,
@@ -156,17 +174,13 @@ impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
     /// Puts a question. One whose asker goes away before it was put is not put.
     pub(crate) fn put(&self, question: Q) -> Put<Q, A> {
         let (caller, answer) = oneshot::channel();
-        let (number, is_free) = self.shared.take((question, caller));
+        let (taken, is_free) = self.shared.take((question, caller));
         if is_free {
-            let shared = Arc::clone(&self.shared);
-            tokio::spawn(run(UnderWay {
-                shared,
-                is_over: false,
-            }));
+            UnderWay::start(Arc::clone(&self.shared));
         }
         Put {
             shared: Arc::clone(&self.shared),
-            number,
+            taken,
             answer,
         }
     }
@@ -175,7 +189,7 @@ impl<Q: Send + 'static, A: Send + 'static> Gather<Q, A> {
 /// A question that was put.
 pub(crate) struct Put<Q, A> {
     shared: Arc<Shared<Q, A>>,
-    number: u64,
+    taken: Taken,
     answer: oneshot::Receiver<A>,
 }
 
@@ -185,16 +199,17 @@ impl<Q, A> Put<Q, A> {
         (&mut self.answer).await.ok()
     }
 
-    /// Whether nobody has looked at the question yet: it will not be.
-    pub(crate) fn withdraw(self) -> bool {
+    /// When somebody came to the question. If nobody has, nobody will.
+    pub(crate) fn withdraw(self) -> Option<Instant> {
         let mut queue = self.shared.lock();
-        let before = queue.waiting.len();
-        queue.waiting.retain(|(number, _)| *number != self.number);
-        queue.waiting.len() < before
+        queue
+            .waiting
+            .retain(|(taken, _)| !Arc::ptr_eq(taken, &self.taken));
+        self.taken.get().copied()
     }
 }
 
-async fn run<Q, A>(mut under_way: UnderWay<Q, A>) {
+async fn run<Q: Send + 'static, A: Send + 'static>(mut under_way: UnderWay<Q, A>) {
     while !under_way.ends() {
         let batch = under_way.shared.next();
         if !batch.is_empty() {
@@ -215,7 +230,7 @@ mod tests {
     fn doubling(most: usize) -> (Gather<u32, u32>, Arc<Semaphore>, Sizes) {
         let (permits, sizes) = (Arc::new(Semaphore::new(0)), Arc::new(Mutex::new(Vec::new())));
         let (gate, seen) = (Arc::clone(&permits), Arc::clone(&sizes));
-        let gather = Gather::new(most, move |questions: Vec<u32>| {
+        let gather = Gather::new(&Handle::current(), most, move |questions: Vec<u32>| {
             let (gate, seen) = (Arc::clone(&gate), Arc::clone(&seen));
             async move {
                 seen.lock().unwrap().push(questions.len());
@@ -292,7 +307,7 @@ mod tests {
         until_asked(&sizes, 1).await;
         let mut second = gather.put(2);
         until_asked(&sizes, 2).await;
-        assert!(!first.withdraw() && gather.put(3).withdraw());
+        assert!(first.withdraw().is_some() && gather.put(3).withdraw().is_none());
         permits.add_permits(2);
         assert_eq!(second.answer().await, Some(4));
         permits.add_permits(1);
@@ -304,7 +319,7 @@ mod tests {
     async fn an_answer_that_panics_is_none_and_the_next_is_asked_for_all_the_same() {
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
-        let gather = Gather::new(8, move |questions: Vec<u32>| {
+        let gather = Gather::new(&Handle::current(), 8, move |questions: Vec<u32>| {
             let first = count.fetch_add(1, SeqCst) < AT_ONCE;
             async move {
                 assert!(!first, "as meant");

@@ -43,6 +43,7 @@ pub struct Pool {
 
 struct Shared {
     connections: deadpool_postgres::Pool,
+    handle: Handle,
     /// Raised by [`Pool::clear`]: sessions of an earlier generation do not come back.
     generation: AtomicU64,
     deadline: Duration,
@@ -136,7 +137,7 @@ impl Pool {
     /// # Errors
     /// Settings that cannot work.
     pub fn new(settings: &PostgresSettings, handle: Handle) -> Result<Self, SettingsError> {
-        let connector = Connector::new(settings, handle)?;
+        let connector = Connector::new(settings, handle.clone())?;
         let method = ManagerConfig {
             recycling_method: RecyclingMethod::Fast,
         };
@@ -154,6 +155,7 @@ impl Pool {
             .map_err(|_| SettingsError::Value("the Postgres pool cannot be built"))?;
         let shared = Shared {
             connections,
+            handle,
             generation: AtomicU64::new(0),
             deadline: settings.deadline,
             batch_deadline: settings.batch_deadline,
@@ -242,9 +244,23 @@ impl Pool {
         match self.shared.within(limit, put.answer()).await {
             Ok(Some(answer)) => answer,
             Ok(None) => Err(QueryError::Closed.into()),
-            Err(QueryError::Deadline) if put.withdraw() => Err(QueryError::Exhausted.into()),
+            Err(QueryError::Deadline) => Err(self.late(put.withdraw()).into()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// What it means that there was no answer in time to a question that was taken then.
+    fn late(&self, taken: Option<Instant>) -> QueryError {
+        match taken {
+            None => QueryError::Exhausted,
+            Some(taken) if taken.elapsed() < self.shared.deadline / 2 => QueryError::Hurried,
+            Some(_) => QueryError::Deadline,
+        }
+    }
+
+    /// Where connections are driven.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.shared.handle
     }
 
     /// Runs one statement and tells how many rows it changed.

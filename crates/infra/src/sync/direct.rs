@@ -30,6 +30,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// A lock is mostly that of another node's transaction, and soon gone. Whoever waits for one that is not makes the others wait no
 /// longer than this.
 const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '250ms'";
+/// Of those that are tried one by one.
+const IMPATIENT: &str = "BEGIN; SET LOCAL lock_timeout = '30ms'";
 
 type Applied = Result<Verdict, StoreError>;
 
@@ -37,15 +39,15 @@ type Applied = Result<Verdict, StoreError>;
 #[allow(clippy::cast_precision_loss, reason = "a few")]
 pub(super) async fn apply_all(pool: Pool, mut asked: Vec<Asked<Operation, Applied>>) {
     metrics::histogram!("gravity_write_group_size").record(asked.len() as f64);
-    if asked.len() > 1 {
-        // One order everywhere, so that sessions never wait for each other in a circle.
-        asked.sort_by_key(|(operation, _)| operation.entity_id());
+    if asked.len() == 1
+        && let Some((operation, caller)) = asked.pop()
+    {
+        return alone(&pool, operation, caller).await;
     }
+    // One order everywhere, so that sessions never wait for each other in a circle.
+    asked.sort_by_key(|(operation, _)| operation.entity_id());
     let (operations, callers): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
-    let together = match operations.len() {
-        1 => Err(Failed::OneOfThem),
-        _ => apply_together(&pool, &operations).await,
-    };
+    let together = apply_together(&pool, BEGIN, &operations).await;
     let each = operations.into_iter().zip(callers);
     match together {
         Ok(answers) => {
@@ -75,19 +77,49 @@ fn settle(pool: &Pool, operation: Operation, caller: oneshot::Sender<Applied>, a
     });
 }
 
-/// Each by itself. The slow ones finish while others go on.
+/// Each by itself: those that nobody holds up at once, the others beside.
 async fn apart(pool: &Pool, each: impl Iterator<Item = (Operation, oneshot::Sender<Applied>)>) {
     let (mut tries, turns) = (JoinSet::new(), Arc::new(Semaphore::new(APART)));
     for (operation, caller) in each {
         let (pool, turns) = (pool.clone(), Arc::clone(&turns));
         tries.spawn(async move {
-            let _turn = turns.acquire().await;
-            let _ = caller.send(apply(&pool, &operation).await);
+            let turn = turns.acquire().await;
+            // Who has gone has put the operation into the buffer.
+            if caller.is_closed() {
+                return;
+            }
+            match apply_together(&pool, IMPATIENT, std::slice::from_ref(&operation)).await {
+                Ok(mut answers) => {
+                    if let Some(answer) = answers.pop() {
+                        settle(&pool, operation, caller, answer);
+                    }
+                }
+                Err(Failed::Whole(error)) => drop(caller.send(Err(error))),
+                Err(Failed::OneOfThem) => {
+                    drop(turn);
+                    // Who has gone needs no answer.
+                    let _ = caller.send(apply(&pool, &operation).await);
+                }
+            }
         });
     }
+    finish_or_go_on(tries).await;
+}
+
+/// Waits a little; the slow ones finish beside.
+async fn finish_or_go_on(mut tries: JoinSet<()>) {
     let all = async { while tries.join_next().await.is_some() {} };
     let _ = timeout(PATIENCE, all).await;
     tries.detach_all();
+}
+
+/// One that came alone.
+async fn alone(pool: &Pool, operation: Operation, caller: oneshot::Sender<Applied>) {
+    let (pool, mut tries) = (pool.clone(), JoinSet::new());
+    tries.spawn(async move {
+        let _ = caller.send(apply(&pool, &operation).await);
+    });
+    finish_or_go_on(tries).await;
 }
 
 /// Why a transaction has not brought all of them where they should be.
@@ -109,26 +141,28 @@ impl Failed {
     }
 }
 
-async fn apply_together(pool: &Pool, operations: &[Operation]) -> Result<Vec<Answer>, Failed> {
+async fn apply_together(pool: &Pool, begin: &str, operations: &[Operation]) -> Result<Vec<Answer>, Failed> {
     let session = pool.session("apply_together").await;
     let session = session.map_err(|error| Failed::Whole(error.into()))?;
-    match commit(&session, operations).await {
+    match commit(&session, begin, operations).await {
         Ok(answers) => {
             let _ = session.finish(Ok(()));
             Ok(answers)
         }
         Err(error) => {
-            let failed = Failed::of(error);
-            // A session that cannot even do this leaves the pool.
             let rolled_back = session.within(session.client().batch_execute("ROLLBACK")).await;
-            let _ = session.finish(rolled_back);
-            Err(failed)
+            // A session that cannot even do that leaves the pool, as does one that the error says is of no use.
+            let error = match rolled_back {
+                Ok(()) => session.finish::<()>(Err(error)).err(),
+                Err(_) => Some(error),
+            };
+            Err(error.map_or(Failed::OneOfThem, Failed::of))
         }
     }
 }
 
 /// One statement for all messages, one for each other operation, and the commit, all sent at once.
-async fn commit(session: &Session, operations: &[Operation]) -> Result<Vec<Answer>, QueryError> {
+async fn commit(session: &Session, begin: &str, operations: &[Operation]) -> Result<Vec<Answer>, QueryError> {
     let mut calls = Vec::new();
     let (mut messages, mut sent_by) = (Vec::new(), Vec::new());
     for operation in operations {
@@ -145,7 +179,7 @@ async fn commit(session: &Session, operations: &[Operation]) -> Result<Vec<Answe
     }
     calls.insert(0, send_all(&messages));
     let skipped = usize::from(messages.is_empty());
-    let rows = pipeline::run(session, (BEGIN, Some("COMMIT")), operations, &calls[skipped..]).await?;
+    let rows = pipeline::run(session, (begin, Some("COMMIT")), operations, &calls[skipped..]).await?;
     let rows = rows.into_iter().collect::<Result<Vec<_>, DriverError>>()?;
     let answers = sent_by.into_iter().map(|(call, row)| {
         let row = rows.get(call - skipped).and_then(|rows| rows.get(row));

@@ -79,7 +79,8 @@ impl PostgresOperations {
     /// Over this pool.
     pub fn new(pool: Pool) -> Self {
         let for_direct = pool.clone();
-        let direct = Gather::with(direct::TOGETHER, direct::AT_ONCE, move |asked| {
+        let bounds = (direct::TOGETHER, direct::AT_ONCE);
+        let direct = Gather::with(pool.handle(), bounds, move |asked| {
             direct::apply_all(for_direct.clone(), asked)
         });
         Self { pool, direct }

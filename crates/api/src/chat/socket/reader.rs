@@ -94,6 +94,8 @@ impl Assembly {
                 self.partial = Some((BytesMut::from(first.as_ref()), false));
                 return Ok(None);
             }
+            // It would cost the client nothing, and no limit would see it.
+            Frame::Continuation(Item::Continue(more)) if more.is_empty() => return Err(End::Violation),
             Frame::Continuation(Item::Continue(more)) => {
                 let (fragments, _) = self.partial.as_mut().ok_or(End::Violation)?;
                 fragments.extend_from_slice(&more);
@@ -276,6 +278,8 @@ mod tests {
     fn what_is_no_frame_of_a_client_ends_it() {
         assert_eq!(all(&[0x81, 0x01, b'a'], 100, 10), [Err(End::Violation)]);
         assert_eq!(all(&masked(0x80, b"a"), 100, 10), [Err(End::Violation)]);
+        let nothing_more = [masked(0x01, b"a"), masked(0x00, b"")].concat();
+        assert_eq!(all(&nothing_more, 100, 10), [Err(End::Violation)]);
         assert_eq!(all(&masked(0xF1, b"a"), 100, 10), [Err(End::Violation)]);
     }
 }

@@ -60,6 +60,13 @@ pub(super) struct Session {
     typed: Vec<(ConversationId, u64)>,
 }
 
+/// However it ends, the hub is told.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.hub.ended(&self.socket);
+    }
+}
+
 impl Session {
     pub(super) fn new(hub: Arc<Hub>, socket: Arc<Socket>, reader: Reader, resume: Option<String>) -> Self {
         let tokens = f64::from(hub.settings.frames_per_second * BURST_SECONDS);
@@ -111,7 +118,6 @@ impl Session {
                 () = self.socket.over.notified() => {}
             }
         }
-        self.hub.ended(&self.socket);
     }
 
     async fn converse(&mut self) -> Option<CloseCode> {
