@@ -64,18 +64,21 @@ impl std::fmt::Debug for PostgresAccounts {
 
 async fn find_identities(pool: &Pool, users: &[UserId]) -> Vec<Result<Option<Identity>, StoreError>> {
     let ids: Vec<Uuid> = users.iter().map(|user| user.0).collect();
-    let found = pool
-        .query("identity_find", IDENTITY_FIND, &[&ids])
-        .await
-        .and_then(|rows| {
-            let read = |row: &Row| Ok((row.try_get::<_, Uuid>(2)?, identity(row, 0)?));
-            rows.iter()
-                .map(read)
-                .collect::<Result<HashMap<_, _>, QueryError>>()
-        });
-    let found = found.map_err(StoreError::from);
-    let of = |user: &UserId| match &found {
-        Ok(found) => Ok(found.get(&user.0).copied()),
+    let rows = pool.query("identity_find", IDENTITY_FIND, &[&ids]).await;
+    let rows = rows.map_err(StoreError::from);
+    let by_id: Result<HashMap<Uuid, &Row>, &StoreError> = match &rows {
+        Ok(rows) => Ok(rows
+            .iter()
+            .filter_map(|row| Some((row.try_get(2).ok()?, row)))
+            .collect()),
+        Err(error) => Err(error),
+    };
+    // A row that cannot be read concerns its user only.
+    let of = |user: &UserId| match &by_id {
+        Ok(by_id) => {
+            let row = by_id.get(&user.0);
+            Ok(row.map(|row| identity(row, 0)).transpose()?)
+        }
         Err(error) => Err(error.shared()),
     };
     users.iter().map(of).collect()

@@ -69,10 +69,13 @@ impl PostgresEventLog {
     }
 }
 
-/// Each asker's part of an answer, or its failure.
-fn shared<T>(askers: usize, answers: Result<Vec<T>, QueryError>) -> Vec<Result<T, StoreError>> {
+/// Each asker's part of an answer, or the failure of the whole. A row that cannot be read concerns its user only.
+fn shared<T>(
+    askers: usize,
+    answers: Result<Vec<Result<T, QueryError>>, QueryError>,
+) -> Vec<Result<T, StoreError>> {
     match answers {
-        Ok(answers) => answers.into_iter().map(Ok).collect(),
+        Ok(answers) => answers.into_iter().map(|answer| Ok(answer?)).collect(),
         Err(error) => {
             let error = StoreError::from(error);
             (0..askers).map(|_| Err(error.shared())).collect()
@@ -80,17 +83,17 @@ fn shared<T>(askers: usize, answers: Result<Vec<T>, QueryError>) -> Vec<Result<T
     }
 }
 
-async fn read_heads(pool: &Pool, users: &[UserId]) -> Result<Vec<LogHead>, QueryError> {
+async fn read_heads(pool: &Pool, users: &[UserId]) -> Result<Vec<Result<LogHead, QueryError>>, QueryError> {
     let users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
     let rows = pool.query("log_head", LOG_HEAD, &[&users]).await?;
     if rows.len() < users.len() {
         return Err(no_epoch());
     }
-    rows.iter().map(read_head).collect()
+    Ok(rows.iter().map(read_head).collect())
 }
 
 /// One statement for those with the same limit; there is only one limit.
-async fn read_logs(pool: &Pool, wanted: &[From]) -> Result<Vec<LogReplay>, QueryError> {
+async fn read_logs(pool: &Pool, wanted: &[From]) -> Result<Vec<Result<LogReplay, QueryError>>, QueryError> {
     let users: Vec<Uuid> = wanted.iter().map(|(user, ..)| user.0).collect();
     let offsets: Vec<i64> = wanted.iter().map(|(_, cursor, _)| place(cursor.offset)).collect();
     let limit = wanted.iter().map(|(.., limit)| *limit).min().unwrap_or_default();
@@ -107,8 +110,8 @@ async fn read_logs(pool: &Pool, wanted: &[From]) -> Result<Vec<LogReplay>, Query
         of_one.ok_or(QueryError::Row("user_events.place"))?.push(row);
     }
     let each = wanted.iter().zip(&of_each);
-    each.map(|((user, cursor, _), rows)| read_replay(*user, *cursor, rows))
-        .collect()
+    let read = each.map(|((user, cursor, _), rows)| read_replay(*user, *cursor, rows));
+    Ok(read.collect())
 }
 
 fn read_head(row: &Row) -> Result<LogHead, QueryError> {

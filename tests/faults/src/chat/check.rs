@@ -41,8 +41,8 @@ pub(crate) async fn check(postgres: &Postgres, pairs: &[Pair]) -> Result<Vec<Str
             let record = chatter.take();
             broken.extend(messages(chatter, &record, &stored));
             broken.extend(markers(postgres, pair, chatter, &record, &stored).await?);
+            broken.extend(log(postgres, chatter, &record).await?);
             broken.extend(record.broken);
-            broken.extend(log(postgres, chatter).await?);
         }
     }
     Ok(broken)
@@ -155,7 +155,7 @@ async fn markers(
     Ok(broken)
 }
 
-async fn log(postgres: &Postgres, chatter: &Chatter) -> Result<Vec<String>, crate::Failure> {
+async fn log(postgres: &Postgres, chatter: &Chatter, record: &Record) -> Result<Vec<String>, crate::Failure> {
     let user: Uuid = chatter.id.parse()?;
     let select = r#"SELECT "offset", type, payload FROM user_events WHERE user_id = $1 ORDER BY "offset""#;
     let rows = postgres.query(select, &[&user]).await?;
@@ -214,8 +214,11 @@ async fn log(postgres: &Postgres, chatter: &Chatter) -> Result<Vec<String>, crat
         }
     }
     for (id, words) in &told.settled {
-        if words.len() > 1 {
-            broken.push(format!("{id} was settled {} times: {words:?}", words.len()));
+        // Each try has an answer of its own, and all say the same.
+        let sent = record.sent.iter().find(|sent| sent.id == *id);
+        let tries = sent.map_or(1, |sent| sent.tries);
+        if words.len() > tries || words.iter().any(|word| *word != words[0]) {
+            broken.push(format!("{id}, sent {tries} times, was settled as {words:?}"));
         }
     }
     Ok(broken)
