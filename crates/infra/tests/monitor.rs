@@ -57,6 +57,20 @@ async fn becomes(monitor: &Monitor, name: &str) -> Duration {
     began.elapsed()
 }
 
+/// Gives evidence as writes do that keep failing: the first may be told before Postgres has read its settings again.
+async fn fails_until(monitor: &Monitor, name: &str) {
+    let deadline = Instant::now() + 2 * SECOND;
+    while monitor.state().condition.as_str() != name {
+        assert!(
+            Instant::now() < deadline,
+            "it does not become {name}: {:?}",
+            monitor.state()
+        );
+        monitor.failed(&StoreError::unavailable("read_only"));
+        tokio::time::sleep(SECOND / 10).await;
+    }
+}
+
 /// A server's call that blocks.
 async fn blocking<S: Send + Sync + 'static, T: Send + 'static>(
     server: &Arc<S>,
@@ -122,8 +136,7 @@ async fn postgres_that_takes_no_writes_is_read_only_until_it_does() {
         client.execute(change.as_str(), &[]).await.unwrap();
         client.execute("SELECT pg_reload_conf()", &[]).await.unwrap();
         if setting == "on" {
-            monitor.failed(&StoreError::unavailable("read_only"));
-            tokio::time::sleep(SECOND).await;
+            fails_until(&monitor, name).await;
         }
         let time = becomes(&monitor, name).await;
         assert!(time < SECOND, "{time:?}");

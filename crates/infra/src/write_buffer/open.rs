@@ -62,6 +62,7 @@ impl Writer {
         }
         self.take_over_other_engine(&mut store)?;
         let restored = self.restore_damaged(&mut store)?;
+        self.kept.clear();
         if set_aside {
             self.report_lost(
                 mark.count.saturating_sub(restored.operations),

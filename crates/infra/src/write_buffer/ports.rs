@@ -77,6 +77,7 @@ impl DurableBuffer {
             lock: None,
             watermark: None,
             condemned: None,
+            kept: Vec::new(),
             held: None,
             disk_full: false,
             generation: 0,

@@ -85,6 +85,19 @@ impl From<EngineError> for End {
     }
 }
 
+/// The handle of a damaged store, on which nothing is called any more. Letting go of it changes the store's files (redb cuts
+/// off what it takes for free), so it is kept until these have been searched; and it may panic or hang, so that is done on
+/// a thread of its own.
+pub(super) struct Kept(Option<Box<dyn Engine>>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let engine = self.0.take();
+        let name = "write-buffer-leave".to_owned();
+        let _ = std::thread::Builder::new().name(name).spawn(move || drop(engine));
+    }
+}
+
 pub(super) struct Writer {
     pub(super) settings: BufferSettings,
     pub(super) opener: Box<dyn OpenEngine>,
@@ -96,6 +109,8 @@ pub(super) struct Writer {
     pub(super) watermark: Option<WatermarkFile>,
     /// The store was found damaged while it was open, and why.
     pub(super) condemned: Option<String>,
+    /// Handles of damaged stores whose files have not been searched yet.
+    pub(super) kept: Vec<Kept>,
     /// What may be in the store, once it has been open.
     pub(super) held: Option<Held>,
     /// The disk was full; until there is room for the reserve, nothing is appended.
@@ -391,8 +406,7 @@ impl Writer {
         match error {
             EngineError::Damaged(why) => {
                 self.condemned = Some(why.clone());
-                let name = "write-buffer-leave".to_owned();
-                let _ = std::thread::Builder::new().name(name).spawn(move || drop(engine));
+                self.kept.push(Kept(Some(engine)));
             }
             EngineError::NoSpace(_) => {
                 self.run_out_of_space();

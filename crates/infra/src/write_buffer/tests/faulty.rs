@@ -7,6 +7,7 @@ use gravity_domain::clock::SystemClock;
 use gravity_domain::sync::ports::{DeadLetters, DrainBuffer, WriteBuffer};
 use gravity_domain::sync::{BufferError, BufferState, BufferStatus};
 use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
@@ -43,13 +44,41 @@ pub(super) struct Plan {
     pub(super) walks_of_the_writer: u32,
     /// Scans that last.
     stalled: u32,
+    /// The next handle that is dropped empties the files it had open.
+    empties_its_files: bool,
 }
 
 pub(super) type Faults = Arc<Mutex<Plan>>;
 
 struct Faulty(BufferEngine, Faults);
-struct FaultyEngine(Box<dyn Engine>, Faults);
+struct FaultyEngine(
+    Box<dyn Engine>,
+    Faults,
+    #[expect(dead_code, reason = "for its drop")] Files,
+);
 struct FaultyReader(Arc<dyn Reader>, Faults);
+
+/// The files of an open store.
+struct Files(Vec<File>, Faults);
+
+impl Files {
+    fn under(dir: &Path, faults: &Faults) -> Self {
+        let paths = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let open = |path: PathBuf| OpenOptions::new().write(true).open(path).unwrap();
+        Self(
+            paths.filter(|path| path.is_file()).map(open).collect(),
+            faults.clone(),
+        )
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        if std::mem::take(&mut self.1.lock().unwrap().empties_its_files) {
+            self.0.iter().for_each(|file| file.set_len(0).unwrap());
+        }
+    }
+}
 
 fn take_if(faults: &Faults, wanted: impl Fn(&Fault) -> bool) -> Option<Fault> {
     let mut plan = faults.lock().unwrap();
@@ -68,7 +97,9 @@ impl OpenEngine for Faulty {
             return Err(EngineError::Failed("no such device".into()));
         }
         drop(plan);
-        Ok(Box::new(FaultyEngine(self.0.open(dir)?, self.1.clone())))
+        let engine = self.0.open(dir)?;
+        let files = Files::under(dir, &self.1);
+        Ok(Box::new(FaultyEngine(engine, self.1.clone(), files)))
     }
 }
 
@@ -267,6 +298,7 @@ on_both!(
     a_full_disk_refuses_appends_lets_the_drain_go_on_and_heals,
     a_panic_of_the_store_is_survived,
     damage_met_while_reading_is_repaired_from_the_files,
+    a_damaged_store_is_searched_before_its_handle_changes_its_files,
     a_store_that_keeps_panicking_is_taken_for_damaged,
     while_it_cannot_be_opened_only_what_may_be_in_it_is_refused,
 );
@@ -344,6 +376,21 @@ async fn damage_met_while_reading_is_repaired_from_the_files(engine: BufferEngin
     assert_eq!(bench.size_after_reading().await, 21);
     assert_eq!(bench.damaged_copies(), 1);
     assert_eq!(bench.buffer.lane_length(user(0)).await.unwrap(), 7);
+}
+
+async fn a_damaged_store_is_searched_before_its_handle_changes_its_files(engine: BufferEngine) {
+    let bench = Bench::new(engine).await;
+    for n in 0..20 {
+        bench.append(n).await.unwrap();
+    }
+    bench.faults.lock().unwrap().empties_its_files = true;
+    bench.fail(Fault::Read(EngineError::Damaged("as planned".into())));
+    assert!(bench.buffer.peek(None, 10).await.is_err());
+    bench.append_at_last(20).await;
+    assert_eq!(bench.size_after_reading().await, 21);
+    bench
+        .until(|_| !bench.faults.lock().unwrap().empties_its_files)
+        .await;
 }
 
 async fn a_store_that_keeps_panicking_is_taken_for_damaged(engine: BufferEngine) {
