@@ -251,186 +251,147 @@ $$;
 -- was committed before the locks were got. Parameters as in all statements that apply operations: the first nine are the same
 -- everywhere; 'direct' is false for a replayed one.
 
--- The logs are given room before it is known that the message may be sent, which takes their locks with the same write; a
--- message that may not gives it back.
-CREATE FUNCTION chat_message_send(
-    p_operation uuid, p_message uuid, p_sender uuid, p_stamp bytea, p_at timestamptz, p_direct boolean, p_attempts integer,
-    p_fingerprint bytea, p_answer jsonb, p_conversation uuid, p_client_id uuid, p_content text
+-- Messages of which each is in another conversation, as many as there are: one row for each, in their order, whose word is null
+-- where its operation is recorded. One statement does all of it, since what statements and functions cost is far more than
+-- the rows do. It joins with its parameters by indexes only, whatever the planner takes their number for.
+--
+-- | part | what it is |
+-- |---|---|
+-- | fact | each message with its conversation, the two who take part, what is stored under its id, and the word |
+-- | side | how many entries each message adds to whose log |
+-- | place | where in the logs these begin |
+-- | told | the facts with the payloads |
+CREATE FUNCTION chat_messages_send(
+    p_operations uuid[], p_messages uuid[], p_senders uuid[], p_stamps bytea[], p_ats timestamptz[], p_direct boolean,
+    p_attempts integer[], p_fingerprints bytea[], p_answers jsonb[], p_conversations uuid[], p_client_ids uuid[],
+    p_contents text[]
 ) RETURNS TABLE (
     word text, events json, id uuid, conversation_id uuid, seq bigint, sender_id uuid, client_message_id uuid, content text,
     created_at timestamptz, recipient uuid, is_repeat boolean
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
-DECLARE
-    v_receiver   uuid;
-    v_stored     messages%ROWTYPE;
-    v_known      record;
-    v_verdict    record;
-    v_many       bigint := 2;
-    v_mine_at    bigint;
-    v_their_at   bigint;
-    v_is_read    boolean;
-    v_read       bigint;
-    v_unread     bigint;
-    v_new        json;
-    v_my_counts  json;
-    v_counts     json;
-    v_receipt    json;
-    v_answer     jsonb;
-    v_time       text := chat_time(p_at);
 BEGIN
-    SELECT last_seq + 1 INTO v_stored.seq FROM conversations WHERE id = p_conversation FOR NO KEY UPDATE;
-    SELECT mine.sent + 1 AS sent, theirs.user_id AS receiver, theirs.sent AS theirs, theirs.read_seq, theirs.read_count,
-        COALESCE(theirs.read_ahead = p_message, false) AS is_read, theirs.muted,
-        EXISTS (SELECT FROM applied_operations WHERE id = p_operation) AS is_applied
-    INTO v_known
-    FROM conversation_participants AS mine JOIN conversation_participants AS theirs
-        ON theirs.conversation_id = mine.conversation_id AND theirs.user_id <> mine.user_id
-    WHERE mine.conversation_id = p_conversation AND mine.user_id = p_sender;
-    IF NOT FOUND THEN
-        word := 'missing';
-        RETURN NEXT;
-        RETURN;
-    ELSIF v_known.is_applied THEN
-        RETURN;
-    END IF;
-    v_receiver := v_known.receiver;
-    v_is_read := v_known.is_read;
-    IF v_is_read THEN
-        v_many := 3;
-    END IF;
-    IF p_sender < v_receiver THEN
-        UPDATE user_event_heads SET last_offset = last_offset + v_many WHERE user_id = p_sender
-        RETURNING last_offset - v_many INTO v_mine_at;
-        IF NOT FOUND THEN
-            v_mine_at := chat_raise(p_sender, v_many) - v_many;
-        END IF;
-    END IF;
-    UPDATE user_event_heads SET last_offset = last_offset + 2 WHERE user_id = v_receiver
-    RETURNING last_offset - 2 INTO v_their_at;
-    IF NOT FOUND THEN
-        v_their_at := chat_raise(v_receiver, 2) - 2;
-    END IF;
-    IF v_mine_at IS NULL THEN
-        UPDATE user_event_heads SET last_offset = last_offset + v_many WHERE user_id = p_sender
-        RETURNING last_offset - v_many INTO v_mine_at;
-        IF NOT FOUND THEN
-            v_mine_at := chat_raise(p_sender, v_many) - v_many;
-        END IF;
-    END IF;
-
-    SELECT EXISTS (SELECT FROM messages WHERE id = p_message) AS is_there,
-        EXISTS (SELECT FROM blocks WHERE blocker = p_sender AND blocked = v_receiver AND is_blocked)
-            OR EXISTS (SELECT FROM blocks WHERE blocker = v_receiver AND blocked = p_sender AND is_blocked) AS is_blocked,
-        NOT v_is_read AND NOT v_known.muted
-            AND COALESCE((SELECT chat_messages FROM notification_preferences WHERE user_id = v_receiver), true) AS is_told
-    INTO v_verdict;
-    IF v_verdict.is_there OR v_verdict.is_blocked THEN
-        PERFORM chat_raise(p_sender, -v_many), chat_raise(v_receiver, -2);
-    END IF;
-    IF v_verdict.is_there THEN
-        SELECT * INTO v_stored FROM messages WHERE id = p_message;
-        IF (v_stored.conversation_id, v_stored.sender_id, v_stored.content) <> (p_conversation, p_sender, p_content) THEN
-            word := 'message_id_reused';
-            RETURN NEXT;
-            RETURN;
-        END IF;
-        word := 'superseded';
-        is_repeat := true;
-        events := '[]';
+    PERFORM chat_lock(p_conversations, '{}');
+    RETURN QUERY
+    WITH fact AS MATERIALIZED (
+        SELECT one.operation, one.message, one.sender, one.stamp, one.attempts, one.fingerprint, one.answer, one.conversation,
+            one.client, one.body, one.place, pair.*, is_told.*,
+            COALESCE(stored.seq, pair.next_seq) AS seq,
+            COALESCE(stored.created_at, one.at) AS at,
+            chat_time(COALESCE(stored.created_at, one.at)) AS time,
+            CASE
+                WHEN pair.receiver IS NULL THEN 'missing'
+                WHEN (SELECT true FROM applied_operations WHERE id = one.operation) THEN NULL
+                WHEN (stored.conversation_id, stored.sender_id, stored.content) = (one.conversation, one.sender, one.body)
+                    THEN 'superseded'
+                WHEN stored.id IS NOT NULL THEN 'message_id_reused'
+                WHEN (SELECT is_blocked FROM blocks WHERE blocker = one.sender AND blocked = pair.receiver)
+                    OR (SELECT is_blocked FROM blocks WHERE blocker = pair.receiver AND blocked = one.sender) THEN 'blocked'
+                ELSE 'applied'
+            END AS word
+        FROM unnest(p_operations, p_messages, p_senders, p_stamps, p_ats, p_attempts, p_fingerprints, p_answers,
+                p_conversations, p_client_ids, p_contents) WITH ORDINALITY
+            AS one (operation, message, sender, stamp, at, attempts, fingerprint, answer, conversation, client, body, place)
+        LEFT JOIN LATERAL (
+            SELECT theirs.user_id AS receiver, conversations.last_seq + 1 AS next_seq, mine.sent + 1 AS sent,
+                theirs.sent AS their_sent, theirs.read_count, theirs.read_seq, theirs.muted,
+                COALESCE(theirs.read_ahead = one.message, false) AS is_read,
+                my_head.last_offset AS my_last, their_head.last_offset AS their_last
+            FROM conversation_participants AS mine
+                JOIN conversation_participants AS theirs
+                    ON theirs.conversation_id = mine.conversation_id AND theirs.user_id <> mine.user_id
+                JOIN conversations ON conversations.id = mine.conversation_id
+                JOIN user_event_heads AS my_head ON my_head.user_id = mine.user_id
+                JOIN user_event_heads AS their_head ON their_head.user_id = theirs.user_id
+            WHERE mine.conversation_id = one.conversation AND mine.user_id = one.sender
+            OFFSET 0
+        ) AS pair ON true
+        LEFT JOIN LATERAL (SELECT * FROM messages WHERE id = one.message OFFSET 0) AS stored ON true
+        LEFT JOIN LATERAL (
+            SELECT COALESCE((SELECT chat_messages FROM notification_preferences WHERE user_id = pair.receiver), true) AS wants
+            OFFSET 0
+        ) AS is_told ON true
+    ), side AS MATERIALIZED (
+        SELECT place, true AS is_mine, sender AS user_id, my_last AS last, CASE
+            WHEN word = 'applied' AND is_read THEN 3 WHEN word = 'applied' THEN 2 WHEN word = 'blocked' AND NOT p_direct THEN 1
+            END AS many
+        FROM fact WHERE word IN ('applied', 'blocked')
+        UNION ALL
+        SELECT place, false, receiver, their_last, 2 FROM fact WHERE word = 'applied'
+    ), placed AS (
+        SELECT place, max(before) FILTER (WHERE is_mine) AS mine, max(before) FILTER (WHERE NOT is_mine) AS theirs
+        FROM (SELECT place, is_mine, last + sum(many) OVER (PARTITION BY user_id ORDER BY place) - many AS before FROM side) AS one
+        GROUP BY place
+    ), told AS MATERIALIZED (
+        SELECT fact.*, placed.mine, placed.theirs,
+            CASE WHEN word = 'applied' THEN '{"message": {"id": "' || message || '", "seq": ' || seq || ', "content": '
+                || to_json(body) || ', "senderId": "' || sender || '", "createdAt": "' || time
+                || '", "durability": "stored", "conversationId": "' || conversation || '", "clientMessageId": "' || client
+                || '"}, "durability": "stored"}' END AS new,
+            CASE WHEN word = 'applied' THEN '{"unread": 0, "asOfSeq": ' || seq || ', "lastSeq": ' || seq || ', "readSeq": '
+                || seq || ', "conversationId": "' || conversation || '"}' END AS my_counts,
+            CASE WHEN word = 'applied' THEN '{"unread": ' || CASE WHEN is_read THEN 0 ELSE sent - read_count END
+                || ', "asOfSeq": ' || seq || ', "lastSeq": ' || seq || ', "readSeq": '
+                || CASE WHEN is_read THEN seq ELSE read_seq END || ', "conversationId": "' || conversation || '"}' END AS counts,
+            CASE WHEN word = 'applied' AND is_read THEN '{"userId": "' || receiver || '", "readSeq": ' || seq
+                || ', "conversationId": "' || conversation || '"}' END AS receipt,
+            CASE WHEN word = 'blocked' AND NOT p_direct THEN jsonb_build_object('status', 'rejected', 'clientMessageId', client,
+                'messageId', message, 'conversationId', conversation, 'seq', NULL, 'createdAt', time,
+                'error', jsonb_build_object('code', 'blocked', 'message', 'One of you blocks the other.'))::text END AS refusal
+        FROM fact LEFT JOIN placed ON placed.place = fact.place
+    ), raised AS (
+        UPDATE user_event_heads AS head SET last_offset = head.last_offset + added.many
+        FROM (SELECT user_id, sum(many) AS many FROM side WHERE many > 0 GROUP BY user_id) AS added
+        WHERE head.user_id = added.user_id
+    ), conversation AS (
+        UPDATE conversations SET last_seq = told.seq, last_message_at = told.at
+        FROM told WHERE told.word = 'applied' AND conversations.id = told.conversation
+    ), mine AS (
+        UPDATE conversation_participants AS one SET sent = told.sent, read_seq = told.seq, read_count = told.their_sent
+        FROM told WHERE told.word = 'applied' AND one.conversation_id = told.conversation AND one.user_id = told.sender
+    ), theirs AS (
+        UPDATE conversation_participants AS one SET read_seq = told.seq, read_count = told.sent, read_ahead = NULL
+        FROM told
+        WHERE told.word = 'applied' AND told.is_read AND one.conversation_id = told.conversation AND one.user_id = told.receiver
+    ), stored AS (
+        INSERT INTO messages (id, conversation_id, seq, sender_id, sender_seq, client_message_id, content, created_at)
+        SELECT message, conversation, seq, sender, sent, client, body, at FROM told WHERE word = 'applied'
+    ), job AS (
+        INSERT INTO notification_jobs (message_id, user_id, run_at)
+        SELECT message, receiver, now() + interval '1 second' FROM told
+        WHERE word = 'applied' AND wants AND NOT is_read AND NOT muted
+    ), log AS (
         INSERT INTO applied_operations (id, user_id, entity, entity_id, kind, accepted_at, attempts, superseded, fingerprint,
             buffered, answer)
-        VALUES (p_operation, p_sender, 'message', p_message, 'create', p_stamp, p_attempts, is_repeat, p_fingerprint,
-            NOT p_direct, CASE WHEN p_fingerprint IS NOT NULL THEN COALESCE(p_answer, jsonb_build_object(
-                'kind', 'message', 'id', v_stored.id, 'conversation_id', v_stored.conversation_id, 'seq', v_stored.seq,
-                'sender_id', v_stored.sender_id, 'client_message_id', v_stored.client_message_id, 'content', v_stored.content,
-                'created_at', chat_time(v_stored.created_at), 'recipient', v_receiver)) END);
-    ELSIF v_verdict.is_blocked THEN
-        word := 'blocked';
-        IF NOT p_direct THEN
-            events := chat_append(ARRAY[p_sender], ARRAY['message.ack'], ARRAY[jsonb_build_object(
-                'status', 'rejected', 'clientMessageId', p_client_id, 'messageId', p_message,
-                'conversationId', p_conversation, 'seq', NULL, 'createdAt', chat_time(p_at),
-                'error', jsonb_build_object('code', 'blocked', 'message', 'One of you blocks the other.'))]);
-        END IF;
-        RETURN NEXT;
-        RETURN;
-    ELSE
-        word := 'applied';
-        is_repeat := false;
-        v_stored.id := p_message;
-        v_stored.conversation_id := p_conversation;
-        v_stored.sender_id := p_sender;
-        v_stored.sender_seq := v_known.sent;
-        v_stored.client_message_id := p_client_id;
-        v_stored.content := p_content;
-        v_stored.created_at := p_at;
-        v_read := CASE WHEN v_is_read THEN v_stored.seq ELSE v_known.read_seq END;
-        v_unread := CASE WHEN v_is_read THEN 0 ELSE v_known.sent - v_known.read_count END;
-        v_new := '{"message": {"id": "' || p_message || '", "seq": ' || v_stored.seq || ', "content": ' || to_json(p_content)
-            || ', "senderId": "' || p_sender || '", "createdAt": "' || v_time
-            || '", "durability": "stored", "conversationId": "' || p_conversation || '", "clientMessageId": "' || p_client_id
-            || '"}, "durability": "stored"}';
-        v_my_counts := '{"unread": 0, "asOfSeq": ' || v_stored.seq || ', "lastSeq": ' || v_stored.seq || ', "readSeq": '
-            || v_stored.seq || ', "conversationId": "' || p_conversation || '"}';
-        v_counts := '{"unread": ' || v_unread || ', "asOfSeq": ' || v_stored.seq || ', "lastSeq": ' || v_stored.seq
-            || ', "readSeq": ' || v_read || ', "conversationId": "' || p_conversation || '"}';
-        IF v_is_read THEN
-            v_receipt := '{"userId": "' || v_receiver || '", "readSeq": ' || v_read || ', "conversationId": "' || p_conversation
-            || '"}';
-        END IF;
-        v_answer := CASE WHEN p_fingerprint IS NULL THEN NULL WHEN p_answer IS NOT NULL THEN p_answer ELSE
-            ('{"kind":"message","id":"' || p_message || '","conversation_id":"' || p_conversation || '","seq":' || v_stored.seq
-            || ',"sender_id":"' || p_sender || '","client_message_id":"' || p_client_id || '","content":' || to_json(p_content)
-            || ',"created_at":"' || v_time || '","recipient":"' || v_receiver || '"}')::jsonb END;
-
-        WITH conversation AS (
-            UPDATE conversations SET last_seq = v_stored.seq, last_message_at = p_at WHERE id = p_conversation
-        ), mine AS (
-            UPDATE conversation_participants SET sent = v_known.sent, read_seq = v_stored.seq, read_count = v_known.theirs
-            WHERE conversation_id = p_conversation AND user_id = p_sender
-        ), message AS (
-            INSERT INTO messages (id, conversation_id, seq, sender_id, sender_seq, client_message_id, content, created_at)
-            VALUES (p_message, p_conversation, v_stored.seq, p_sender, v_known.sent, p_client_id, p_content, p_at)
-        ), job AS (
-            INSERT INTO notification_jobs (message_id, user_id, run_at)
-            SELECT p_message, v_receiver, now() + interval '1 second' WHERE v_verdict.is_told
-        ), operation AS (
-            INSERT INTO applied_operations (id, user_id, entity, entity_id, kind, accepted_at, attempts, superseded,
-                fingerprint, buffered, answer)
-            VALUES (p_operation, p_sender, 'message', p_message, 'create', p_stamp, p_attempts, false, p_fingerprint,
-                NOT p_direct, v_answer)
-        )
-        INSERT INTO user_events (user_id, "offset", type, payload) VALUES
-            (p_sender, v_mine_at + 1, 'message.new', v_new),
-            (p_sender, v_mine_at + 2, 'conversation.updated', v_my_counts),
-            (v_receiver, v_their_at + 1, 'message.new', v_new),
-            (v_receiver, v_their_at + 2, 'conversation.updated', v_counts);
-        IF v_is_read THEN
-            UPDATE conversation_participants SET read_seq = v_read, read_count = v_known.sent, read_ahead = NULL
-            WHERE conversation_id = p_conversation AND user_id = v_receiver;
-            INSERT INTO user_events (user_id, "offset", type, payload)
-            VALUES (p_sender, v_mine_at + 3, 'message.read', v_receipt);
-        END IF;
-        events := '[{"user_id":"' || p_sender || '","offset":' || v_mine_at + 1 || ',"kind":"message.new","payload":'
-            || to_json(v_new::text) || '},{"user_id":"' || p_sender || '","offset":' || v_mine_at + 2
-            || ',"kind":"conversation.updated","payload":' || to_json(v_my_counts::text)
-            || '},{"user_id":"' || v_receiver || '","offset":' || v_their_at + 1 || ',"kind":"message.new","payload":'
-            || to_json(v_new::text) || '},{"user_id":"' || v_receiver || '","offset":' || v_their_at + 2
-            || ',"kind":"conversation.updated","payload":' || to_json(v_counts::text)
-            || CASE WHEN v_is_read THEN '},{"user_id":"' || p_sender || '","offset":' || v_mine_at + 3
-                || ',"kind":"message.read","payload":' || to_json(v_receipt::text) ELSE '' END || '}]';
-    END IF;
-
-    id := v_stored.id;
-    conversation_id := v_stored.conversation_id;
-    seq := v_stored.seq;
-    sender_id := v_stored.sender_id;
-    client_message_id := v_stored.client_message_id;
-    content := v_stored.content;
-    created_at := v_stored.created_at;
-    recipient := v_receiver;
-    RETURN NEXT;
+        SELECT operation, sender, 'message', message, 'create', stamp, attempts, word = 'superseded', fingerprint,
+            NOT p_direct, CASE WHEN fingerprint IS NOT NULL THEN COALESCE(answer, jsonb_build_object(
+                'kind', 'message', 'id', message, 'conversation_id', conversation, 'seq', seq, 'sender_id', sender,
+                'client_message_id', client, 'content', body, 'created_at', time, 'recipient', receiver)) END
+        FROM told WHERE word IN ('applied', 'superseded')
+    ), entry AS (
+        INSERT INTO user_events (user_id, "offset", type, payload)
+        SELECT entry.user_id, entry.at, entry.kind, entry.payload::json
+        FROM told CROSS JOIN LATERAL (VALUES
+            (sender, mine + 1, 'message.new', new), (sender, mine + 2, 'conversation.updated', my_counts),
+            (receiver, theirs + 1, 'message.new', new), (receiver, theirs + 2, 'conversation.updated', counts),
+            (sender, mine + 3, 'message.read', receipt), (sender, mine + 1, 'message.ack', refusal)
+        ) AS entry (user_id, at, kind, payload)
+        WHERE entry.payload IS NOT NULL
+    )
+    SELECT word, CASE word
+        WHEN 'applied' THEN ('[{"user_id":"' || sender || '","offset":' || mine + 1 || ',"kind":"message.new","payload":'
+            || to_json(new) || '},{"user_id":"' || sender || '","offset":' || mine + 2
+            || ',"kind":"conversation.updated","payload":' || to_json(my_counts)
+            || '},{"user_id":"' || receiver || '","offset":' || theirs + 1 || ',"kind":"message.new","payload":'
+            || to_json(new) || '},{"user_id":"' || receiver || '","offset":' || theirs + 2
+            || ',"kind":"conversation.updated","payload":' || to_json(counts)
+            || COALESCE('},{"user_id":"' || sender || '","offset":' || mine + 3 || ',"kind":"message.read","payload":'
+                || to_json(receipt), '') || '}]')::json
+        WHEN 'superseded' THEN '[]'::json
+        WHEN 'blocked' THEN ('[{"user_id":"' || sender || '","offset":' || mine + 1 || ',"kind":"message.ack","payload":'
+            || to_json(refusal) || '}]')::json
+        END, message, conversation, seq, sender, client, body, at, receiver, word = 'superseded'
+    FROM told ORDER BY place;
 END $$;
 
 CREATE FUNCTION chat_read(

@@ -7,31 +7,20 @@
 //! beginning ([`Locks`]), so batches and direct writes never wait for each other in a circle.
 
 use crate::postgres::QueryError;
-use crate::postgres::values::{At, Stamp};
-use crate::sync::statement::{Call, read_events, read_stamp, read_version};
+use crate::postgres::values::At;
+use crate::sync::statement::{Call, column, read_events, read_stamp, read_version};
 use gravity_domain::chat::{BlockChange, BlockState, Content, Message, NewMessage, ReadMark, ReadMarker};
 use gravity_domain::id::{ChatMessageId, ConversationId, UserId};
 use gravity_domain::sync::{Change, EntityState, Lww, Operation};
 use std::collections::BTreeSet;
 use tokio_postgres::Row;
-use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-const CHAT_MESSAGE_SEND: &str =
+/// Of many, each parameter but the sixth an array: one row for each, in their order.
+const CHAT_MESSAGES_SEND: &str =
     "SELECT word, events, id, conversation_id, seq, sender_id, client_message_id, content,
         created_at, recipient, is_repeat
-    FROM chat_message_send($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
-
-/// The same of many that are accepted now, each parameter an array: one row for each, in their order.
-const CHAT_MESSAGES_SEND: &str =
-    "SELECT sent.word, sent.events, sent.id, sent.conversation_id, sent.seq, sent.sender_id, sent.client_message_id,
-        sent.content, sent.created_at, sent.recipient, sent.is_repeat
-    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bytea[], $5::timestamptz[], $6::integer[], $7::bytea[],
-            $8::jsonb[], $9::uuid[], $10::uuid[], $11::text[]) WITH ORDINALITY
-        AS one (operation, message, sender, stamp, at, attempts, fingerprint, answer, conversation, client, content, place)
-        LEFT JOIN LATERAL chat_message_send(operation, message, sender, stamp, at, true, attempts, fingerprint, answer,
-            conversation, client, one.content) AS sent ON true
-    ORDER BY place";
+    FROM chat_messages_send($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 
 const CHAT_READ: &str = "SELECT word, events, conversation_id, user_id, read_seq, unread, last_seq, marked
     FROM chat_read($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
@@ -76,56 +65,21 @@ impl Locks {
     }
 }
 
-/// The statement that sends `message`.
-pub(crate) fn send<'a>(operation: &'a Operation, message: &'a NewMessage, direct: bool) -> Call<'a> {
-    Call::new(
-        "chat_message_send",
-        CHAT_MESSAGE_SEND,
-        read_message_state,
-        operation,
+/// The statement that sends all these, in this order. Each has an id of its own and is in another conversation.
+pub(crate) fn send<'a>(messages: &[(&'a Operation, &'a NewMessage)], direct: bool) -> Call<'a> {
+    let operations = column(messages, |(operation, _)| *operation);
+    let (read, created) = (read_message_state, Vec::new());
+    Call::of_many(
+        "chat_messages_send",
+        CHAT_MESSAGES_SEND,
+        read,
+        &operations,
+        created,
         direct,
     )
-    .with(message.conversation_id.0)
-    .with(message.client_message_id)
-    .with(message.content.as_str())
-}
-
-/// The statement that sends all these, as they are accepted.
-pub(crate) fn send_all<'a>(messages: &[(&'a Operation, &'a NewMessage)]) -> Call<'a> {
-    let replays = || messages.iter().map(|(operation, _)| operation.replay.as_ref());
-    let uuids = |of: fn(&Operation, &NewMessage) -> Uuid| -> Vec<Uuid> {
-        messages
-            .iter()
-            .map(|(operation, message)| of(operation, message))
-            .collect()
-    };
-    let stamps = messages.iter().map(|(operation, _)| operation.accepted_at);
-    let attempts = messages
-        .iter()
-        .map(|(operation, _)| operation.attempts.saturating_add(1));
-    let fingerprints = replays().map(|replay| replay.map(|replay| &replay.fingerprint.0[..]));
-    let answers = replays().map(|replay| replay.and_then(|replay| replay.accepted.as_ref()).map(Json));
-    Call::of_many("chat_messages_send", CHAT_MESSAGES_SEND, read_message_state)
-        .with(uuids(|operation, _| operation.id.0))
-        .with(uuids(|operation, _| operation.entity_id()))
-        .with(uuids(|operation, _| operation.user_id.0))
-        .with(stamps.clone().map(Stamp).collect::<Vec<_>>())
-        .with(stamps.map(|stamp| At(stamp.timestamp())).collect::<Vec<_>>())
-        .with(
-            attempts
-                .map(|attempts| i32::try_from(attempts).unwrap_or(i32::MAX))
-                .collect::<Vec<_>>(),
-        )
-        .with(fingerprints.collect::<Vec<_>>())
-        .with(answers.collect::<Vec<_>>())
-        .with(uuids(|_, message| message.conversation_id.0))
-        .with(uuids(|_, message| message.client_message_id))
-        .with(
-            messages
-                .iter()
-                .map(|(_, message)| message.content.as_str())
-                .collect::<Vec<_>>(),
-        )
+    .with(column(messages, |(_, message)| message.conversation_id.0))
+    .with(column(messages, |(_, message)| message.client_message_id))
+    .with(column(messages, |(_, message)| message.content.as_str()))
 }
 
 /// The statement that moves the user's marker.

@@ -6,12 +6,12 @@
 //! and when the server refuses one of them, or makes them wait for somebody's lock, all is rolled back and each is tried alone.
 
 use super::pipeline;
+use super::plan::Plan;
 use super::postgres::{CREATED_TWICE, RECORDED_TWICE, call, is_sent_twice, nothing_done, raced, recorded};
 use super::statement::Answer;
-use crate::chat::statement::send_all;
 use crate::postgres::{Asked, Pool, QueryError, Session};
 use gravity_domain::error::StoreError;
-use gravity_domain::sync::{Change, Operation, Verdict};
+use gravity_domain::sync::{EntityKind, Operation, OperationKind, Verdict};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot};
@@ -161,31 +161,12 @@ async fn apply_together(pool: &Pool, begin: &str, operations: &[Operation]) -> R
     }
 }
 
-/// One statement for all messages, one for each other operation, and the commit, all sent at once.
+/// Every statement and the commit, sent at once.
 async fn commit(session: &Session, begin: &str, operations: &[Operation]) -> Result<Vec<Answer>, QueryError> {
-    let mut calls = Vec::new();
-    let (mut messages, mut sent_by) = (Vec::new(), Vec::new());
-    for operation in operations {
-        match &operation.change {
-            Change::Message { message, .. } => {
-                sent_by.push((0, messages.len()));
-                messages.push((operation, message));
-            }
-            _ => {
-                calls.push(call(operation, true));
-                sent_by.push((calls.len(), 0));
-            }
-        }
-    }
-    calls.insert(0, send_all(&messages));
-    let skipped = usize::from(messages.is_empty());
-    let rows = pipeline::run(session, (begin, Some("COMMIT")), operations, &calls[skipped..]).await?;
+    let plan = Plan::together(operations, true);
+    let rows = pipeline::run(session, (begin, Some("COMMIT")), operations, &plan).await?;
     let rows = rows.into_iter().collect::<Result<Vec<_>, DriverError>>()?;
-    let answers = sent_by.into_iter().map(|(call, row)| {
-        let row = rows.get(call - skipped).and_then(|rows| rows.get(row));
-        calls[call].read(row)
-    });
-    answers.collect()
+    plan.read(&rows).map_err(|(_, error)| error)
 }
 
 /// One by itself.
@@ -215,15 +196,23 @@ async fn apply(pool: &Pool, operation: &Operation) -> Applied {
         }
         Err(error) => return Err(error.into()),
     };
-    verdict(pool, operation, call.read(row.as_ref())?, deadline).await
+    verdict(pool, operation, call.read(0, row.as_ref())?, deadline).await
 }
 
 async fn verdict(pool: &Pool, operation: &Operation, answer: Answer, deadline: Instant) -> Applied {
     match answer {
         Answer::Verdict(verdict @ Verdict::Applied(_)) => Ok(verdict),
         Answer::Verdict(verdict) => look_again(pool, operation, deadline, Ok(verdict)).await,
+        Answer::Nothing if is_task_create(operation) => {
+            look_again(pool, operation, deadline, Err(key_reused())).await
+        }
         Answer::Nothing => look_again(pool, operation, deadline, nothing_done(operation)).await,
     }
+}
+
+/// One that does nothing, and is not recorded, has met its task.
+fn is_task_create(operation: &Operation) -> bool {
+    operation.kind() == OperationKind::Create && operation.entity() == EntityKind::Task
 }
 
 /// Nothing was done. That may be because another session with the same operation has just done it (a retry that

@@ -2,6 +2,7 @@
 
 mod direct;
 mod pipeline;
+mod plan;
 mod postgres;
 mod purge;
 mod replay;

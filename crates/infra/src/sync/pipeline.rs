@@ -1,5 +1,6 @@
 //! Several operations in one transaction, sent without waiting for answers in between.
 
+use super::plan::Plan;
 use super::statement::Call;
 use crate::chat::statement::{CHAT_LOCK, Locks};
 use crate::postgres::{QueryError, Session};
@@ -16,16 +17,20 @@ use tokio_postgres::{Error as DriverError, Row, Statement};
 /// Of each call, the rows it was answered with.
 pub(super) type Rows = Vec<Result<Vec<Row>, DriverError>>;
 
-/// `begin`, what `operations` lock, every call, and `end`. The outer result is that of the session, the inner ones are the server's. Where
+/// `begin`, what `operations` lock, every call of their `plan`, and `end`. The outer result is that of the session, the inner ones are the server's. Where
 /// one of those is an error, a `COMMIT` at the end has rolled everything back.
 pub(super) async fn run(
     session: &Session,
     (begin, end): (&str, Option<&str>),
     operations: &[Operation],
-    calls: &[Call<'_>],
+    plan: &Plan<'_>,
 ) -> Result<Rows, QueryError> {
+    let calls = &plan.calls;
     let statements = prepare(session, calls).await?;
-    let locks = prepare_locks(session, operations).await?;
+    let locks = match plan.talks() {
+        0 | 1 => None,
+        _ => prepare_locks(session, operations).await?,
+    };
     let streams = prepare_streams(session, operations).await?;
     let sent = send_all(
         session,
@@ -63,7 +68,8 @@ async fn prepare(
     Ok(statements)
 }
 
-/// What the batch locks first, so that sessions never wait for each other in a circle.
+/// What a batch with several statements about chat locks first, so that sessions never wait for each other in a circle: one
+/// alone locks in that order by itself.
 async fn prepare_locks(
     session: &Session,
     operations: &[Operation],

@@ -39,7 +39,7 @@ pub(super) fn call(operation: &Operation, direct: bool) -> Call<'_> {
         Change::Profile(patch) => profile::postgres::call(operation, patch, direct),
         Change::Task { change, .. } => task::postgres::call(operation, change, direct),
         Change::StreamAction(action) => stream::action::call(operation, action, direct),
-        Change::Message { message, .. } => chat::statement::send(operation, message, direct),
+        Change::Message { message, .. } => chat::statement::send(&[(operation, message)], direct),
         Change::ReadMark(mark) => chat::statement::mark(operation, mark, direct),
         Change::Block(change) => chat::statement::block(operation, change, direct),
     }

@@ -1,8 +1,9 @@
 //! Batches of the drain: operations that were accepted earlier, replayed in one transaction.
 
 use super::pipeline;
-use super::postgres::{PostgresOperations, call, is_made_twice, nothing_done, raced};
-use super::statement::{Answer, Call, OPERATION_FIND, read_record};
+use super::plan::Plan;
+use super::postgres::{PostgresOperations, is_made_twice, nothing_done, raced};
+use super::statement::{Answer, OPERATION_FIND, read_record};
 use crate::postgres::{QueryError, Session};
 use async_trait::async_trait;
 use gravity_domain::error::StoreError;
@@ -24,7 +25,18 @@ impl ReplayStore for PostgresOperations {
             .batch_session("replay")
             .await
             .map_err(|error| BatchError::Transient(error.into()))?;
-        match run_batch(&session, operations).await {
+        let together = Plan::together(operations, false);
+        let failure = match run_batch(&session, operations, &together).await {
+            Err(BatchError::Operation { .. }) if together.shares() => {
+                let rolled_back = session.within(session.client().batch_execute("ROLLBACK")).await;
+                match rolled_back {
+                    Ok(()) => run_batch(&session, operations, &Plan::apart(operations, false)).await,
+                    Err(error) => Err(BatchError::Transient(error.into())),
+                }
+            }
+            outcome => outcome,
+        };
+        match failure {
             Ok(verdicts) => {
                 let _ = session.finish(Ok(()));
                 Ok(verdicts)
@@ -39,26 +51,24 @@ impl ReplayStore for PostgresOperations {
     }
 }
 
-async fn run_batch(session: &Session, operations: &[Operation]) -> Result<Vec<Verdict>, BatchError> {
+async fn run_batch(
+    session: &Session,
+    operations: &[Operation],
+    plan: &Plan<'_>,
+) -> Result<Vec<Verdict>, BatchError> {
     let transient = |error: QueryError| BatchError::Transient(error.into());
-    let calls: Vec<Call<'_>> = operations
-        .iter()
-        .map(|operation| call(operation, false))
-        .collect();
-    let rows = pipeline::run(session, ("BEGIN", None), operations, &calls)
+    let blame = |error: QueryError, index: usize| match is_made_twice(&error) {
+        true => BatchError::Transient(raced()),
+        false => error.in_batch(index),
+    };
+    let sent = pipeline::run(session, ("BEGIN", None), operations, plan)
         .await
         .map_err(transient)?;
-    let mut answers = Vec::with_capacity(calls.len());
-    for (index, (call, row)) in calls.iter().zip(rows).enumerate() {
-        match row
-            .map_err(QueryError::from)
-            .and_then(|row| call.read(row.first()))
-        {
-            Ok(answer) => answers.push(answer),
-            Err(error) if is_made_twice(&error) => return Err(BatchError::Transient(raced())),
-            Err(error) => return Err(error.in_batch(index)),
-        }
+    let mut rows = Vec::with_capacity(sent.len());
+    for (call, answered) in sent.into_iter().enumerate() {
+        rows.push(answered.map_err(|error| blame(error.into(), plan.blamed(call)))?);
     }
+    let answers = plan.read(&rows).map_err(|(index, error)| blame(error, index))?;
     let mut verdicts = Vec::with_capacity(answers.len());
     for (operation, answer) in operations.iter().zip(answers) {
         verdicts.push(match answer {

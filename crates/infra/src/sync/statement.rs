@@ -110,7 +110,8 @@ pub(crate) struct Call<'a> {
     pub(crate) sql: &'static str,
     parameters: Vec<Box<dyn ToSql + Send + Sync + 'a>>,
     read: ReadState,
-    created: Option<EntityState>,
+    /// By row, what a create makes: as good as its columns.
+    created: Vec<Option<EntityState>>,
 }
 
 /// What a statement answered.
@@ -131,11 +132,8 @@ impl<'a> Call<'a> {
         operation: &'a Operation,
         direct: bool,
     ) -> Self {
-        let accepted = operation
-            .replay
-            .as_ref()
-            .and_then(|replay| replay.accepted.as_ref());
-        Self::with_answer(name, sql, read, operation, direct, accepted.map(Cow::Borrowed))
+        let answer = first_answer(operation, None);
+        Self::with_answer(name, sql, read, operation, direct, answer)
     }
 
     /// A call that makes `created`, which its first answer shows.
@@ -147,15 +145,9 @@ impl<'a> Call<'a> {
         operation: &'a Operation,
         direct: bool,
     ) -> Self {
-        let answer = operation
-            .replay
-            .as_ref()
-            .and_then(|replay| match &replay.accepted {
-                Some(accepted) => Some(Cow::Borrowed(accepted)),
-                None => serde_json::to_value(&created).ok().map(Cow::Owned),
-            });
+        let answer = first_answer(operation, created.as_ref());
         Self {
-            created,
+            created: vec![created],
             ..Self::with_answer(name, sql, read, operation, direct, answer)
         }
     }
@@ -174,7 +166,7 @@ impl<'a> Call<'a> {
             sql,
             parameters: Vec::with_capacity(16),
             read,
-            created: None,
+            created: Vec::new(),
         };
         call.with(operation.id.0)
             .with(operation.entity_id())
@@ -182,20 +174,51 @@ impl<'a> Call<'a> {
             .with(Stamp(operation.accepted_at))
             .with(At(operation.accepted_at.timestamp()))
             .with(direct)
-            .with(i32::try_from(operation.attempts.saturating_add(1)).unwrap_or(i32::MAX))
+            .with(attempts(operation))
             .with(replay.map(|replay| &replay.fingerprint.0[..]))
             .with(answer.map(Json))
     }
 
-    /// A call for many operations, with parameters of its own.
-    pub(crate) fn of_many(name: &'static str, sql: &'static str, read: ReadState) -> Self {
-        Self {
+    /// A call for many operations, which answers with one row for each, in their order. The parameters that all share are
+    /// the same as for one, and all of them but the sixth are arrays.
+    pub(crate) fn of_many(
+        name: &'static str,
+        sql: &'static str,
+        read: ReadState,
+        operations: &[&'a Operation],
+        created: Vec<Option<EntityState>>,
+        direct: bool,
+    ) -> Self {
+        let answers: Vec<_> = operations
+            .iter()
+            .enumerate()
+            .map(|(nth, operation)| {
+                first_answer(operation, created.get(nth).and_then(Option::as_ref)).map(Json)
+            })
+            .collect();
+        let call = Self {
             name,
             sql,
-            parameters: Vec::new(),
+            parameters: Vec::with_capacity(16),
             read,
-            created: None,
-        }
+            created,
+        };
+        let replays = operations.iter().map(|operation| operation.replay.as_ref());
+        call.with(column(operations, |operation| operation.id.0))
+            .with(column(operations, |operation| operation.entity_id()))
+            .with(column(operations, |operation| operation.user_id.0))
+            .with(column(operations, |operation| Stamp(operation.accepted_at)))
+            .with(column(operations, |operation| {
+                At(operation.accepted_at.timestamp())
+            }))
+            .with(direct)
+            .with(column(operations, |operation| attempts(operation)))
+            .with(
+                replays
+                    .map(|replay| replay.map(|replay| &replay.fingerprint.0[..]))
+                    .collect::<Vec<_>>(),
+            )
+            .with(answers)
     }
 
     /// Adds the next parameter.
@@ -217,8 +240,8 @@ impl<'a> Call<'a> {
             .collect()
     }
 
-    /// Reads the row of one operation. No row is as good as one without a word.
-    pub(crate) fn read(&self, row: Option<&Row>) -> Result<Answer, QueryError> {
+    /// Reads the row of its nth operation. No row is as good as one without a word.
+    pub(crate) fn read(&self, nth: usize, row: Option<&Row>) -> Result<Answer, QueryError> {
         let Some(row) = row else {
             return Ok(Answer::Nothing);
         };
@@ -239,8 +262,8 @@ impl<'a> Call<'a> {
             },
             "applied" | "superseded" => Verdict::Applied(Applied {
                 superseded: word == "superseded",
-                state: match &self.created {
-                    Some(created) if word == "applied" => created.clone(),
+                state: match self.created.get(nth) {
+                    Some(Some(created)) if word == "applied" => created.clone(),
                     _ => (self.read)(row, 1)?,
                 },
             }),
@@ -248,6 +271,26 @@ impl<'a> Call<'a> {
         };
         Ok(Answer::Verdict(verdict))
     }
+}
+
+/// The answer that is kept for an operation that came with an `Idempotency-Key`: what was said when it was accepted, else
+/// what it creates.
+fn first_answer<'a>(operation: &'a Operation, created: Option<&EntityState>) -> Option<Cow<'a, Value>> {
+    let replay = operation.replay.as_ref()?;
+    match (&replay.accepted, created) {
+        (Some(accepted), _) => Some(Cow::Borrowed(accepted)),
+        (None, Some(created)) => serde_json::to_value(created).ok().map(Cow::Owned),
+        (None, None) => None,
+    }
+}
+
+fn attempts(operation: &Operation) -> i32 {
+    i32::try_from(operation.attempts.saturating_add(1)).unwrap_or(i32::MAX)
+}
+
+/// One value of each.
+pub(crate) fn column<T, V>(items: &[T], value: impl Fn(&T) -> V) -> Vec<V> {
+    items.iter().map(value).collect()
 }
 
 fn version(state: &EntityState) -> u64 {

@@ -2,7 +2,7 @@
 
 use crate::postgres::values::{At, Stamp};
 use crate::postgres::{Pool, QueryError};
-use crate::sync::statement::{Call, field_json, fresh, read_stamp, read_version, record, time_json};
+use crate::sync::statement::{Call, column, field_json, fresh, read_stamp, read_version, record, time_json};
 use async_trait::async_trait;
 use gravity_domain::error::StoreError;
 use gravity_domain::id::{TaskId, UserId};
@@ -66,18 +66,6 @@ macro_rules! target {
     };
 }
 
-macro_rules! insert_log {
-    ($superseded:literal) => {
-        concat!(
-            "INSERT INTO applied_operations (id, user_id, entity, entity_id, kind, accepted_at, attempts, superseded,
-                fingerprint, buffered, answer)
-            VALUES ($1, $3, 'task', $2, 'create', $4, $7, ",
-            $superseded,
-            ", $8, NOT $6::boolean, $9)"
-        )
-    };
-}
-
 /// The zero stamp: a new task's fields yield to every write.
 macro_rules! zero {
     () => {
@@ -85,42 +73,58 @@ macro_rules! zero {
     };
 }
 
-macro_rules! insert_task {
-    ($from:literal) => {
-        concat!(
-            "INSERT INTO tasks (id, user_id, title, description, status, created_at, updated_at, version,
-                created_stamp, title_stamp, description_stamp, status_stamp)
-            SELECT $2, $3, $10, $11, $12, $5::timestamptz, $5, 1, $4, ",
-            zero!(),
-            ", ",
-            zero!(),
-            ", ",
-            zero!(),
-            $from
-        )
-    };
-}
-
 /// Both rows or neither: an operation that is recorded, or a task that is there, fails the statement on its primary key.
-/// The record first, as in the drain's: sessions that meet must not wait for each other.
 const TASK_CREATE: &str = concat!(
-    "WITH effect AS (",
-    insert_task!(""),
-    ") ",
-    insert_log!("false"),
-    " RETURNING 'applied'"
+    "WITH effect AS (
+        INSERT INTO tasks (id, user_id, title, description, status, created_at, updated_at, version,
+            created_stamp, title_stamp, description_stamp, status_stamp)
+        SELECT $2, $3, $10, $11, $12, $5::timestamptz, $5, 1, $4, ",
+    zero!(),
+    ", ",
+    zero!(),
+    ", ",
+    zero!(),
+    ") INSERT INTO applied_operations (id, user_id, entity, entity_id, kind, accepted_at, attempts, superseded,
+        fingerprint, buffered, answer)
+    VALUES ($1, $3, 'task', $2, 'create', $4, $7, false, $8, NOT $6::boolean, $9)
+    RETURNING 'applied'"
 );
 
-/// The same for the drain, whose batch must not fail on what is there already: then that row is the answer.
-const TASK_CREATE_REPLAYED: &str = concat!(
-    "WITH log AS (",
-    insert_log!("EXISTS (SELECT FROM tasks WHERE id = $2)"),
-    " ON CONFLICT (id) DO NOTHING RETURNING superseded), effect AS (",
-    insert_task!(" FROM log WHERE NOT superseded"),
-    ") SELECT CASE WHEN superseded THEN 'superseded' ELSE 'applied' END, task.*
-    FROM log LEFT JOIN (SELECT ",
+/// The same of many: one row for each, in their order. What is there already fails none of them: of an operation that is
+/// recorded nothing is said; a task that is there is the answer to a replayed one, and nothing is done for a direct one.
+/// Another session that makes one of them at the same time fails the statement on a primary key.
+///
+/// Nothing is joined with the parameters but by an index, whatever the planner takes their number for.
+const TASKS_CREATE: &str = concat!(
+    "WITH input AS MATERIALIZED (
+        SELECT one.*, CASE
+            WHEN (SELECT true FROM applied_operations WHERE id = one.operation) THEN NULL
+            WHEN (SELECT true FROM tasks WHERE id = one.task) THEN CASE WHEN NOT $6::boolean THEN 'superseded' END
+            ELSE 'applied' END AS word
+        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bytea[], $5::timestamptz[], $7::integer[], $8::bytea[],
+                $9::jsonb[], $10::text[], $11::text[], $12::text[]) WITH ORDINALITY
+            AS one (operation, task, owner, stamp, at, attempts, fingerprint, answer, title, description, status, place)
+    ), effect AS (
+        INSERT INTO tasks (id, user_id, title, description, status, created_at, updated_at, version,
+            created_stamp, title_stamp, description_stamp, status_stamp)
+        SELECT task, owner, title, description, status, at, at, 1, stamp, ",
+    zero!(),
+    ", ",
+    zero!(),
+    ", ",
+    zero!(),
+    " FROM input WHERE word = 'applied'
+    ), log AS (
+        INSERT INTO applied_operations (id, user_id, entity, entity_id, kind, accepted_at, attempts, superseded,
+            fingerprint, buffered, answer)
+        SELECT operation, owner, 'task', task, 'create', stamp, attempts, word = 'superseded', fingerprint,
+            NOT $6::boolean, answer
+        FROM input WHERE word IN ('applied', 'superseded')
+    ) SELECT word, found.*
+    FROM input LEFT JOIN LATERAL (SELECT ",
     columns!(),
-    " FROM tasks) AS task ON superseded AND task.id = $2"
+    " FROM tasks WHERE id = input.task AND input.word = 'superseded' OFFSET 0) AS found ON true
+    ORDER BY place"
 );
 
 const TASK_UPDATE: &str = concat!(
@@ -198,22 +202,41 @@ pub(crate) fn call<'a>(operation: &'a Operation, change: &'a TaskChange, direct:
     }
 }
 
-/// A new task is what its operation says, so its columns need not come back.
 fn create<'a>(operation: &'a Operation, new: &'a NewTask, direct: bool) -> Call<'a> {
-    let mut task = None;
-    let _ = Task::apply(&mut task, operation);
-    let sql = if direct { TASK_CREATE } else { TASK_CREATE_REPLAYED };
-    Call::creating(
-        "task_create",
-        sql,
+    if !direct {
+        return create_all(&[(operation, new)], false);
+    }
+    let created = created_by(operation);
+    Call::creating("task_create", TASK_CREATE, read_state, created, operation, direct)
+        .with(new.title.as_str())
+        .with(new.description.as_ref().map(Description::as_str))
+        .with(new.status.as_str())
+}
+
+/// The statement that creates all these tasks, each of which is another.
+pub(crate) fn create_all<'a>(creates: &[(&'a Operation, &'a NewTask)], direct: bool) -> Call<'a> {
+    let operations = column(creates, |(operation, _)| *operation);
+    let created = column(creates, |(operation, _)| created_by(operation));
+    Call::of_many(
+        "tasks_create",
+        TASKS_CREATE,
         read_state,
-        task.map(EntityState::Task),
-        operation,
+        &operations,
+        created,
         direct,
     )
-    .with(new.title.as_str())
-    .with(new.description.as_ref().map(Description::as_str))
-    .with(new.status.as_str())
+    .with(column(creates, |(_, new)| new.title.as_str()))
+    .with(column(creates, |(_, new)| {
+        new.description.as_ref().map(Description::as_str)
+    }))
+    .with(column(creates, |(_, new)| new.status.as_str()))
+}
+
+/// A new task is what its operation says, so its columns need not come back.
+fn created_by(operation: &Operation) -> Option<EntityState> {
+    let mut task = None;
+    let _ = Task::apply(&mut task, operation);
+    task.map(EntityState::Task)
 }
 
 fn update<'a>(operation: &'a Operation, patch: &'a TaskPatch, direct: bool) -> Call<'a> {

@@ -115,6 +115,41 @@ async fn one_that_is_refused_and_one_that_is_there_already_take_no_other_along()
 }
 
 #[tokio::test]
+async fn one_that_is_recorded_and_one_whose_task_is_there_leave_the_others_their_transaction() {
+    let fixture = patient().await;
+    let (known, purged) = (
+        Author::new().create(at(1), "known"),
+        Author::new().create(at(1), "purged"),
+    );
+    fixture.apply(&known).await;
+    fixture.apply(&purged).await;
+    let forget = format!("DELETE FROM applied_operations WHERE id = '{}'", purged.id.0);
+    fixture.execute(&forget).await;
+    let writers = begin(&fixture, WRITERS_WAIT).await;
+    let first = busy(&fixture).await;
+    let (again, reused) = (ask(&fixture, known.clone()), ask(&fixture, purged));
+    let others: Vec<Asked> = (0..10)
+        .map(|_| ask(&fixture, Author::new().create(at(2), "new")))
+        .collect();
+    all_under_way().await;
+    writers.batch_execute("COMMIT").await.unwrap();
+    for asked in std::iter::once(first).chain(others) {
+        asked.await.unwrap().unwrap();
+    }
+    assert!(matches!(again.await.unwrap(), Ok(Verdict::Duplicate(record)) if record.id == known.id));
+    match reused.await.unwrap() {
+        Err(StoreError::Rejected { reason, .. }) => assert_eq!(reason, "idempotency_key_reused"),
+        other => panic!("{other:?}"),
+    }
+    let transactions = "SELECT count(DISTINCT xmin::text) FROM tasks WHERE title = 'new'";
+    assert_eq!(fixture.count(transactions).await, 1);
+    assert_eq!(
+        fixture.count("SELECT count(*) FROM applied_operations").await,
+        1 + 1 + 10
+    );
+}
+
+#[tokio::test]
 async fn one_that_waits_for_somebodys_lock_lets_the_others_go() {
     let fixture = patient().await;
     let alice = Author::new();
