@@ -6,6 +6,7 @@
 mod claims;
 mod jwks;
 mod keys;
+mod memory;
 mod own;
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use gravity_domain::clock::{Timestamp, WallClock};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -24,21 +24,27 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// The time of every test, in seconds.
 const NOW: i64 = 1_800_000_000;
 
-struct SetClock;
+/// Seconds after [`NOW`].
+#[derive(Default)]
+struct SetClock(AtomicI64);
 
 impl WallClock for SetClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(NOW * 1_000)
+        Timestamp::from_millis((NOW + self.0.load(Ordering::SeqCst)) * 1_000)
     }
 }
 
 fn verifier(outside: Option<OutsideKeySource>, rules: ClaimRules) -> Verifier {
+    verifier_at(Arc::default(), outside, rules)
+}
+
+fn verifier_at(clock: Arc<SetClock>, outside: Option<OutsideKeySource>, rules: ClaimRules) -> Verifier {
     let settings = VerifierSettings {
         secret: Some(Secret::new(SECRET)),
         outside,
         rules,
     };
-    Verifier::new(settings, Arc::new(SetClock), Handle::current()).unwrap()
+    Verifier::new(settings, clock, Handle::current()).unwrap()
 }
 
 async fn outcome(verifier: &Verifier, token: &str) -> Result<VerifiedToken, &'static str> {

@@ -59,7 +59,7 @@ async fn what_is_not_a_public_key_is_no_key_file() {
             outside: Some(OutsideKeySource::Pem(bad)),
             ..VerifierSettings::default()
         };
-        let refused = Verifier::new(settings, Arc::new(SetClock), Handle::current());
+        let refused = Verifier::new(settings, Arc::<SetClock>::default(), Handle::current());
         assert_eq!(refused.err(), Some(KeyError::Pem));
     }
 }
@@ -71,7 +71,7 @@ async fn a_key_set_must_come_by_https_or_from_loopback() {
             outside: Some(OutsideKeySource::Jwks(JwksSettings::new(url))),
             ..VerifierSettings::default()
         };
-        Verifier::new(settings, Arc::new(SetClock), Handle::current()).map(|_| ())
+        Verifier::new(settings, Arc::<SetClock>::default(), Handle::current()).map(|_| ())
     };
     for good in [
         "https://id.example/keys",
@@ -99,7 +99,7 @@ async fn a_public_key_cannot_be_used_as_a_shared_secret() {
         outside: Some(OutsideKeySource::Pem(key.public_pem())),
         rules: ClaimRules::default(),
     };
-    let verifier = Verifier::new(settings, Arc::new(SetClock), Handle::current()).unwrap();
+    let verifier = Verifier::new(settings, Arc::<SetClock>::default(), Handle::current()).unwrap();
     for secret in [key.public_pem(), key.public_der.clone()] {
         let confused = EncodingKey::from_secret(&secret);
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims(), &confused).unwrap();

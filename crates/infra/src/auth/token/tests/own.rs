@@ -30,6 +30,24 @@ async fn plain(token: &str) -> Result<VerifiedToken, &'static str> {
 }
 
 #[tokio::test]
+async fn a_token_that_was_right_is_so_until_its_time_is_over_and_no_other_is_for_it() {
+    let clock = Arc::new(SetClock::default());
+    let verifier = verifier_at(clock.clone(), None, ClaimRules::default());
+    let good = hs256(&sound());
+    let first = outcome(&verifier, &good).await.unwrap();
+    for seconds in [0, 899, 929] {
+        clock.0.store(seconds, Ordering::SeqCst);
+        assert_eq!(outcome(&verifier, &good).await, Ok(first.clone()), "{seconds}");
+    }
+    let body = good.rsplit_once('.').unwrap().0;
+    let anothers = hs256(&changed(&json!({"role": "admin"})));
+    let swapped = format!("{body}.{}", anothers.rsplit_once('.').unwrap().1);
+    assert_eq!(outcome(&verifier, &swapped).await, Err("signature"));
+    clock.0.store(930, Ordering::SeqCst);
+    assert_eq!(outcome(&verifier, &good).await, Err("expired"));
+}
+
+#[tokio::test]
 async fn tokens_that_are_no_tokens_are_malformed() {
     let good = hs256(&sound());
     let [header, claims, signature] = <[&str; 3]>::try_from(good.split('.').collect::<Vec<_>>()).unwrap();
@@ -188,7 +206,7 @@ async fn issuer_and_audience_must_be_the_configured_ones() {
 #[tokio::test]
 async fn with_hs256_off_an_own_token_is_refused() {
     let settings = VerifierSettings::default();
-    let verifier = Verifier::new(settings, Arc::new(SetClock), Handle::current()).unwrap();
+    let verifier = Verifier::new(settings, Arc::<SetClock>::default(), Handle::current()).unwrap();
     assert_eq!(outcome(&verifier, &hs256(&sound())).await, Err("algorithm"));
 }
 
@@ -210,7 +228,7 @@ async fn what_we_sign_we_accept() {
         role: Role::Admin,
         session_id: SessionId::random(),
     };
-    let signed = OwnTokens::new(settings, Arc::new(SetClock))
+    let signed = OwnTokens::new(settings, Arc::<SetClock>::default())
         .sign(&claims)
         .unwrap();
     assert_eq!(signed.expires_in, Duration::from_secs(900));
