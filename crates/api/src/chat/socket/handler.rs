@@ -5,7 +5,7 @@ use super::hub::Hub;
 use super::open_socket::Socket;
 use super::protocol::CloseCode;
 use super::reader::Reader;
-use super::session::{LAST_WRITES, Session};
+use super::session::Session;
 use super::writer::write_out;
 use crate::error::{ApiError, ErrorCode};
 use crate::extract::Query;
@@ -16,6 +16,7 @@ use actix_web::http::header::ORIGIN;
 use actix_web::{HttpRequest, HttpResponse, web};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 use tokio::time::timeout;
 
 /// The query parameters of the call.
@@ -57,8 +58,9 @@ async fn open(hub: &Arc<Hub>, req: &HttpRequest, payload: web::Payload) -> Resul
     let (taking, taken) =
         Taking::of(req).ok_or_else(|| internal("the server gives no connection away".to_owned()))?;
     let resume = query.get("resume").map(str::to_owned);
-    let hub = Arc::clone(hub);
+    let (hub, until_the_end) = (Arc::clone(hub), hub.take());
     actix_web::rt::spawn(async move {
+        let _until_the_end = until_the_end;
         let Ok(transport) = taken.await else { return };
         let Some(socket) = hub.open() else {
             return Box::pin(turn_away(&hub, transport)).await;
@@ -80,6 +82,9 @@ fn frame_limit(hub: &Hub, guest: Option<&Guest>) -> usize {
     }
 }
 
+/// How long whoever is turned away has to read why.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// Says why there can be no socket.
 async fn turn_away(hub: &Hub, transport: Box<dyn Transport>) {
     let socket = Socket::new(hub.settings.bounds(), hub.now());
@@ -90,8 +95,13 @@ async fn turn_away(hub: &Hub, transport: Box<dyn Transport>) {
     };
     socket.close(code, hub.now());
     socket.finish();
-    let (_, to) = tokio::io::split(transport);
-    let _ = timeout(LAST_WRITES, write_out(&socket, to)).await;
+    let (mut from, to) = tokio::io::split(transport);
+    let told = async {
+        let _ = write_out(&socket, to).await;
+        // What is left unread would take back what was written: the client is to read why before the connection goes.
+        tokio::io::copy(&mut from, &mut tokio::io::sink()).await
+    };
+    let _ = timeout(FAREWELL, told).await;
 }
 
 async fn guest(hub: &Arc<Hub>, req: &HttpRequest, query: &Query) -> Result<Option<Guest>, ApiError> {

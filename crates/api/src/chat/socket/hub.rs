@@ -43,10 +43,21 @@ pub struct Hub {
     /// Every socket from its opening to its end, also before it is known whose it is.
     open: Vec<Mutex<HashMap<ConnectionId, Arc<Socket>>>>,
     count: AtomicUsize,
+    /// Connections that are being opened, are sockets, or are written to for the last time.
+    pub(super) taken: AtomicUsize,
     mode: Mutex<(Mode, Timestamp)>,
     pub(super) is_stopping: AtomicBool,
     /// Connections whose time of grace runs: until when, and whose.
     pub(super) departed: Mutex<VecDeque<(u64, UserId, ConnectionId)>>,
+}
+
+/// A connection that the planned end waits for.
+pub(super) struct Taken(Arc<Hub>);
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Relaxed);
+    }
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -73,6 +84,7 @@ impl Hub {
             users: (0..SHARDS).map(|_| Mutex::default()).collect(),
             open: (0..SHARDS).map(|_| Mutex::default()).collect(),
             count: AtomicUsize::new(0),
+            taken: AtomicUsize::new(0),
             mode: Mutex::new((Mode::Normal, since)),
             is_stopping: AtomicBool::new(false),
             departed: Mutex::default(),
@@ -124,6 +136,12 @@ impl Hub {
     /// Whether Postgres answers, and since when that is so.
     pub fn mode(&self) -> (Mode, Timestamp) {
         *locked(&self.mode)
+    }
+
+    /// A handshake is answered. To be kept until nothing more is written to its connection.
+    pub(super) fn take(self: &Arc<Self>) -> Taken {
+        self.taken.fetch_add(1, Relaxed);
+        Taken(Arc::clone(self))
     }
 
     /// A socket opens; `None` when no more are taken.

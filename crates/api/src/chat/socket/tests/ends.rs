@@ -129,6 +129,24 @@ async fn a_planned_end_spreads_the_return_and_closes_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_planned_end_waits_for_what_is_still_being_said_but_not_for_ever() {
+    let world = World::new();
+    let hub = Arc::clone(&world.hub);
+    let being_said = hub.take();
+    let stopping = tokio::spawn(async move { hub.shut_down(Duration::ZERO).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!stopping.is_finished());
+    drop(being_said);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(stopping.is_finished());
+
+    let _never_ends = world.hub.take();
+    let began = tokio::time::Instant::now();
+    world.hub.shut_down(Duration::ZERO).await;
+    assert!(began.elapsed() < Duration::from_millis(3_300));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_does_not_answer_the_close_is_cut_off() {
     let world = World::new();
     let socket = world.begun().await;
