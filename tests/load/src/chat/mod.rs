@@ -30,6 +30,8 @@ const DEPARTED: Duration = Duration::from_secs(25);
 const ARRIVED: Duration = Duration::from_secs(5);
 /// How long what is under way may take to settle.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Seconds of an exchange before its latencies count.
+const WARM_UP: u64 = 1;
 
 pub(crate) struct Plan {
     pub(crate) server: PathBuf,
@@ -192,8 +194,11 @@ impl Talkers {
         })
     }
 
-    /// Everybody in turn sends to their partner, `rate` a second for `seconds`; then all is left to settle.
+    /// Everybody in turn sends to their partner, `rate` a second for `seconds`; then all is left to settle. Latencies count after
+    /// [`WARM_UP`] seconds of the same: in the first one, sessions of Postgres plan what they will repeat.
     async fn exchange(&self, plan: &Plan, rate: u32, seconds: u64) -> Balance {
+        self.talk(plan, rate, WARM_UP).await;
+        self.tally.forget_latencies();
         self.talk(plan, rate, seconds).await;
         self.tally.settled(PATIENCE).await
     }

@@ -106,6 +106,12 @@ impl Tally {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What was measured so far does not count; what becomes of the messages does.
+    pub(super) fn forget_latencies(&self) {
+        let mut seen = self.seen();
+        (seen.delivery, seen.accepted, seen.stored) = (Latency::new(), Latency::new(), Latency::new());
+    }
+
     /// Before a message is sent.
     pub(super) fn sending(&self, id: Uuid, meant: Instant) {
         let fate = Fate {
