@@ -1,7 +1,7 @@
 //! Which statement applies which operation of a batch.
 //!
-//! A statement costs far more than the rows it changes, so creates of tasks share one, and so do messages to different
-//! conversations that follow each other. Nobody sees a difference: the batch is one transaction, operations on one entity
+//! A statement costs far more than the rows it changes, so creates of tasks share one, so do updates of different tasks, and
+//! messages to different conversations that follow each other. Nobody sees a difference: the batch is one transaction, operations on one entity
 //! stay in their order, and so does all of chat, whose events have places in logs.
 
 use super::postgres::call;
@@ -10,9 +10,9 @@ use crate::postgres::QueryError;
 use crate::{chat, task};
 use gravity_domain::chat::NewMessage;
 use gravity_domain::id::ConversationId;
-use gravity_domain::sync::{Change, Operation};
+use gravity_domain::sync::{Change, EntityKind, Operation};
 use gravity_domain::task::TaskChange;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -35,7 +35,7 @@ impl<'a> Plan<'a> {
             return Self::apart(operations, direct);
         }
         let mut plan = Self::apart(&[], direct);
-        let rest = plan.create_tasks(operations, direct);
+        let rest = plan.change_tasks(operations, direct);
         let (chat, others): (Vec<_>, Vec<_>) = rest.into_iter().partition(|nth| is_chat(&operations[*nth]));
         for nth in others {
             plan.add(call(&operations[nth], direct), vec![nth]);
@@ -85,29 +85,66 @@ impl<'a> Plan<'a> {
         self.about.push(about);
     }
 
-    /// Plans the creates that are the first about their tasks, and gives the other operations.
-    fn create_tasks(&mut self, operations: &'a [Operation], direct: bool) -> Vec<usize> {
-        let mut entities = HashSet::new();
-        let (mut creates, mut about, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+    /// Plans what is about tasks, the first operations about each of them before the second ones, and gives the others.
+    fn change_tasks(&mut self, operations: &'a [Operation], direct: bool) -> Vec<usize> {
+        let (mut turns, mut rest) = (Vec::<Vec<usize>>::new(), Vec::new());
+        let mut so_far = HashMap::new();
         for (nth, operation) in operations.iter().enumerate() {
-            let is_first = entities.insert(operation.entity_id());
+            if operation.entity() != EntityKind::Task {
+                rest.push(nth);
+                continue;
+            }
+            let turn: &mut usize = so_far.entry(operation.entity_id()).or_default();
+            if turns.len() == *turn {
+                turns.push(Vec::new());
+            }
+            turns[*turn].push(nth);
+            *turn += 1;
+        }
+        for mut turn in turns {
+            // One order everywhere, so that sessions seldom wait for each other in a circle.
+            turn.sort_by_key(|nth| operations[*nth].entity_id());
+            self.change_each(operations, &turn, direct);
+        }
+        rest
+    }
+
+    /// Plans operations of which each is about another task.
+    fn change_each(&mut self, operations: &'a [Operation], each: &[usize], direct: bool) {
+        let (mut creates, mut created) = (Vec::new(), Vec::new());
+        let (mut updates, mut updated) = (Vec::new(), Vec::new());
+        let mut others = Vec::new();
+        for nth in each {
+            let operation = &operations[*nth];
             match &operation.change {
                 Change::Task {
                     change: TaskChange::Create(new),
                     ..
-                } if is_first => {
+                } => {
                     creates.push((operation, new));
-                    about.push(nth);
+                    created.push(*nth);
                 }
-                _ => rest.push(nth),
+                Change::Task {
+                    change: TaskChange::Update(patch),
+                    ..
+                } => {
+                    updates.push((operation, patch));
+                    updated.push(*nth);
+                }
+                _ => others.push(*nth),
             }
         }
-        match about.as_slice() {
+        match created.as_slice() {
             [] => {}
-            [nth] => self.add(call(&operations[*nth], direct), about),
-            _ => self.add(task::postgres::create_all(&creates, direct), about),
+            [nth] => self.add(call(&operations[*nth], direct), created),
+            _ => self.add(task::postgres::create_all(&creates, direct), created),
         }
-        rest
+        if !updates.is_empty() {
+            self.add(task::postgres::update_all(&updates, direct), updated);
+        }
+        for nth in others {
+            self.add(call(&operations[nth], direct), vec![nth]);
+        }
     }
 
     fn send(&mut self, messages: &mut Messages<'a>, direct: bool) {
@@ -182,7 +219,7 @@ mod tests {
     use gravity_domain::clock::{Hlc, NodeId};
     use gravity_domain::id::{ChatMessageId, OperationId, TaskId, UserId};
     use gravity_domain::sync::Priority;
-    use gravity_domain::task::{NewTask, TaskStatus, Title};
+    use gravity_domain::task::{NewTask, TaskPatch, TaskStatus, Title};
 
     fn id(n: u128) -> Uuid {
         Uuid::from_u128(n)
@@ -228,6 +265,13 @@ mod tests {
         }
     }
 
+    fn update(task: u128) -> Change {
+        Change::Task {
+            id: TaskId(id(task)),
+            change: TaskChange::Update(TaskPatch::default()),
+        }
+    }
+
     fn say(conversation: u128, client: u128) -> Change {
         Change::Message {
             id: ChatMessageId(id(client)),
@@ -257,24 +301,35 @@ mod tests {
     }
 
     #[test]
-    fn creates_of_tasks_share_a_statement_before_what_changes_these() {
-        let changes = vec![create(1), delete(1), create(2), delete(2), create(3)];
+    fn creates_share_a_statement_and_so_do_updates_of_different_tasks() {
+        let changes = vec![create(1), update(9), update(8), create(2), delete(7)];
         let expected = [
-            ("tasks_create", vec![0, 2, 4]),
-            ("task_delete", vec![1]),
-            ("task_delete", vec![3]),
+            ("tasks_create", vec![0, 3]),
+            ("tasks_update", vec![2, 1]),
+            ("task_delete", vec![4]),
         ];
         assert_eq!(statements(changes), expected);
     }
 
     #[test]
-    fn a_create_stays_behind_what_is_before_it_about_its_task() {
-        let changes = vec![delete(1), create(1), create(2), create(2)];
+    fn operations_on_one_task_stay_in_their_order() {
+        let changes = vec![
+            update(1),
+            create(1),
+            create(2),
+            update(2),
+            delete(2),
+            update(1),
+            create(2),
+        ];
         let expected = [
             ("tasks_create", vec![2]),
-            ("task_delete", vec![0]),
+            ("tasks_update", vec![0]),
             ("tasks_create", vec![1]),
-            ("tasks_create", vec![3]),
+            ("tasks_update", vec![3]),
+            ("tasks_update", vec![5]),
+            ("task_delete", vec![4]),
+            ("tasks_create", vec![6]),
         ];
         assert_eq!(statements(changes), expected);
     }

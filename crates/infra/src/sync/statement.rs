@@ -229,8 +229,7 @@ impl<'a> Call<'a> {
 
     /// Adds the version that the entity must have.
     pub(crate) fn with_precondition(self, operation: &Operation) -> Self {
-        let version = operation.precondition;
-        self.with(version.map(|version| i64::try_from(version).unwrap_or(i64::MAX)))
+        self.with(expected(operation))
     }
 
     pub(crate) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
@@ -282,6 +281,12 @@ fn first_answer<'a>(operation: &'a Operation, created: Option<&EntityState>) -> 
         (None, Some(created)) => serde_json::to_value(created).ok().map(Cow::Owned),
         (None, None) => None,
     }
+}
+
+/// The version that the entity must have.
+pub(crate) fn expected(operation: &Operation) -> Option<i64> {
+    let version = operation.precondition?;
+    Some(i64::try_from(version).unwrap_or(i64::MAX))
 }
 
 fn attempts(operation: &Operation) -> i32 {

@@ -2,7 +2,9 @@
 
 use crate::postgres::values::{At, Stamp};
 use crate::postgres::{Pool, QueryError};
-use crate::sync::statement::{Call, column, field_json, fresh, read_stamp, read_version, record, time_json};
+use crate::sync::statement::{
+    Call, column, expected, field_json, fresh, read_stamp, read_version, record, time_json,
+};
 use async_trait::async_trait;
 use gravity_domain::error::StoreError;
 use gravity_domain::id::{TaskId, UserId};
@@ -23,6 +25,38 @@ macro_rules! columns {
     };
 }
 
+/// The same of one of several tables.
+macro_rules! columns_of {
+    ($table:literal) => {
+        concat!(
+            $table,
+            ".id, ",
+            $table,
+            ".user_id, ",
+            $table,
+            ".title, ",
+            $table,
+            ".description, ",
+            $table,
+            ".status, ",
+            $table,
+            ".created_stamp, ",
+            $table,
+            ".title_stamp, ",
+            $table,
+            ".description_stamp, ",
+            $table,
+            ".status_stamp, ",
+            $table,
+            ".deleted_stamp, ",
+            $table,
+            ".version, ",
+            $table,
+            ".updated_at"
+        )
+    };
+}
+
 /// The JSON of a task, equal to that of `EntityState`.
 macro_rules! json {
     () => {
@@ -37,31 +71,6 @@ macro_rules! json {
               'version', version, 'updated_at', ",
             time_json!("updated_at"),
             ")"
-        )
-    };
-}
-
-/// `target`, locked, with the words for what keeps a task from being changed; `$changes` gives the others.
-macro_rules! target {
-    ($changes:literal) => {
-        concat!(
-            "WITH target AS (
-                SELECT CASE
-                    WHEN deleted_stamp IS NOT NULL THEN CASE WHEN $6::boolean THEN 'missing' ELSE 'superseded' END
-                    WHEN version <> $10::bigint THEN 'precondition_failed'
-                    WHEN $6 AND GREATEST(created_stamp, title_stamp, description_stamp, status_stamp) >= $4::bytea
-                        THEN 'late'
-                    WHEN ",
-            $changes,
-            " THEN 'applied'
-                    ELSE 'superseded' END AS word, ",
-            columns!(),
-            " FROM tasks WHERE id = $2::uuid AND user_id = $3::uuid AND ",
-            fresh!(),
-            " FOR NO KEY UPDATE
-            ), verdict AS NOT MATERIALIZED (
-                SELECT word FROM target
-            )"
         )
     };
 }
@@ -127,31 +136,76 @@ const TASKS_CREATE: &str = concat!(
     ORDER BY place"
 );
 
-const TASK_UPDATE: &str = concat!(
-    target!(
-        "($11::text IS NOT NULL AND $4 > title_stamp) OR ($12::boolean AND $4 > description_stamp)
-            OR ($14::text IS NOT NULL AND $4 > status_stamp)"
-    ),
-    ", effect AS (
-        UPDATE tasks SET
-            title = CASE WHEN $11 IS NOT NULL AND $4 > title_stamp THEN $11 ELSE title END,
-            title_stamp = CASE WHEN $11 IS NOT NULL AND $4 > title_stamp THEN $4 ELSE title_stamp END,
-            description = CASE WHEN $12 AND $4 > description_stamp THEN $13::text ELSE description END,
-            description_stamp = CASE WHEN $12 AND $4 > description_stamp THEN $4 ELSE description_stamp END,
-            status = CASE WHEN $14 IS NOT NULL AND $4 > status_stamp THEN $14 ELSE status END,
-            status_stamp = CASE WHEN $14 IS NOT NULL AND $4 > status_stamp THEN $4 ELSE status_stamp END,
-            version = version + 1,
-            updated_at = GREATEST(updated_at, $5::timestamptz)
-        FROM verdict WHERE id = $2 AND verdict.word = 'applied'
-        RETURNING ",
+/// Of many, each to another task: one row for each, in their order, without a word where the operation is recorded or there
+/// is no such task.
+const TASKS_UPDATE: &str = concat!(
+    "WITH target AS MATERIALIZED (
+        SELECT one.*, found.*, CASE
+            WHEN found.id IS NULL OR (SELECT true FROM applied_operations WHERE id = one.operation) THEN NULL
+            WHEN deleted_stamp IS NOT NULL THEN CASE WHEN $6::boolean THEN 'missing' ELSE 'superseded' END
+            WHEN version <> expected THEN 'precondition_failed'
+            WHEN $6 AND GREATEST(created_stamp, title_stamp, description_stamp, status_stamp) >= stamp THEN 'late'
+            WHEN (new_title IS NOT NULL AND stamp > title_stamp) OR (sets_description AND stamp > description_stamp)
+                OR (new_status IS NOT NULL AND stamp > status_stamp) THEN 'applied'
+            ELSE 'superseded' END AS word
+        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bytea[], $5::timestamptz[], $7::integer[], $8::bytea[],
+                $9::jsonb[], $10::bigint[], $11::text[], $12::boolean[], $13::text[], $14::text[]) WITH ORDINALITY
+            AS one (operation, task, owner, stamp, at, attempts, fingerprint, answer, expected, new_title,
+                sets_description, new_description, new_status, place)
+        LEFT JOIN LATERAL (SELECT ",
     columns!(),
-    ")",
-    record!("task", "update", columns!(), json!())
+    " FROM tasks WHERE id = one.task AND user_id = one.owner FOR NO KEY UPDATE) AS found ON true
+    ), effect AS (
+        UPDATE tasks SET
+            title = CASE WHEN new_title IS NOT NULL AND stamp > tasks.title_stamp THEN new_title ELSE tasks.title END,
+            title_stamp = CASE WHEN new_title IS NOT NULL AND stamp > tasks.title_stamp THEN stamp
+                ELSE tasks.title_stamp END,
+            description = CASE WHEN sets_description AND stamp > tasks.description_stamp THEN new_description
+                ELSE tasks.description END,
+            description_stamp = CASE WHEN sets_description AND stamp > tasks.description_stamp THEN stamp
+                ELSE tasks.description_stamp END,
+            status = CASE WHEN new_status IS NOT NULL AND stamp > tasks.status_stamp THEN new_status
+                ELSE tasks.status END,
+            status_stamp = CASE WHEN new_status IS NOT NULL AND stamp > tasks.status_stamp THEN stamp
+                ELSE tasks.status_stamp END,
+            version = tasks.version + 1,
+            updated_at = GREATEST(tasks.updated_at, target.at)
+        FROM target WHERE tasks.id = target.task AND target.word = 'applied'
+        RETURNING place, operation, owner, stamp, attempts, fingerprint, answer, ",
+    columns_of!("tasks"),
+    "), state AS (
+        SELECT 'applied' AS word, effect.* FROM effect
+        UNION ALL
+        SELECT word, place, operation, owner, stamp, attempts, fingerprint, answer, ",
+    columns!(),
+    " FROM target WHERE word IS DISTINCT FROM 'applied'
+    ), log AS (
+        INSERT INTO applied_operations (id, user_id, entity, entity_id, kind, accepted_at, attempts, superseded,
+            fingerprint, buffered, answer)
+        SELECT operation, owner, 'task', id, 'update', stamp, attempts, word = 'superseded', fingerprint,
+            NOT $6::boolean, CASE WHEN fingerprint IS NULL THEN NULL WHEN answer IS NOT NULL THEN answer ELSE ",
+    json!(),
+    " END
+        FROM state WHERE word IN ('applied', 'superseded')
+    ) SELECT word, ",
+    columns!(),
+    " FROM state ORDER BY place"
 );
 
 const TASK_DELETE: &str = concat!(
-    target!("true"),
-    ", effect AS (
+    "WITH target AS (
+        SELECT CASE
+            WHEN deleted_stamp IS NOT NULL THEN CASE WHEN $6::boolean THEN 'missing' ELSE 'superseded' END
+            WHEN version <> $10::bigint THEN 'precondition_failed'
+            WHEN $6 AND GREATEST(created_stamp, title_stamp, description_stamp, status_stamp) >= $4::bytea THEN 'late'
+            ELSE 'applied' END AS word, ",
+    columns!(),
+    " FROM tasks WHERE id = $2::uuid AND user_id = $3::uuid AND ",
+    fresh!(),
+    " FOR NO KEY UPDATE
+    ), verdict AS NOT MATERIALIZED (
+        SELECT word FROM target
+    ), effect AS (
         UPDATE tasks SET deleted_stamp = $4, deleted_at = now(), version = version + 1,
             updated_at = GREATEST(updated_at, $5::timestamptz)
         FROM verdict WHERE id = $2 AND verdict.word = 'applied'
@@ -195,7 +249,7 @@ const TASK_LIST_BY_STATUS: &str = list!(" AND status = $5");
 pub(crate) fn call<'a>(operation: &'a Operation, change: &'a TaskChange, direct: bool) -> Call<'a> {
     match change {
         TaskChange::Create(new) => create(operation, new, direct),
-        TaskChange::Update(patch) => update(operation, patch, direct),
+        TaskChange::Update(patch) => update_all(&[(operation, patch)], direct),
         TaskChange::Delete => {
             Call::new("task_delete", TASK_DELETE, read_state, operation, direct).with_precondition(operation)
         }
@@ -239,14 +293,30 @@ fn created_by(operation: &Operation) -> Option<EntityState> {
     task.map(EntityState::Task)
 }
 
-fn update<'a>(operation: &'a Operation, patch: &'a TaskPatch, direct: bool) -> Call<'a> {
-    let description = patch.description.as_ref();
-    Call::new("task_update", TASK_UPDATE, read_state, operation, direct)
-        .with_precondition(operation)
-        .with(patch.title.as_ref().map(Title::as_str))
-        .with(description.is_some())
-        .with(description.and_then(Option::as_ref).map(Description::as_str))
-        .with(patch.status.map(TaskStatus::as_str))
+/// The statement that makes all these updates, each to another task.
+pub(crate) fn update_all<'a>(updates: &[(&'a Operation, &'a TaskPatch)], direct: bool) -> Call<'a> {
+    let operations = column(updates, |(operation, _)| *operation);
+    Call::of_many(
+        "tasks_update",
+        TASKS_UPDATE,
+        read_state,
+        &operations,
+        Vec::new(),
+        direct,
+    )
+    .with(column(updates, |(operation, _)| expected(operation)))
+    .with(column(updates, |(_, patch)| {
+        patch.title.as_ref().map(Title::as_str)
+    }))
+    .with(column(updates, |(_, patch)| patch.description.is_some()))
+    .with(column(updates, |(_, patch)| {
+        patch
+            .description
+            .as_ref()
+            .and_then(Option::as_ref)
+            .map(Description::as_str)
+    }))
+    .with(column(updates, |(_, patch)| patch.status.map(TaskStatus::as_str)))
 }
 
 fn read_state(row: &Row, at: usize) -> Result<EntityState, QueryError> {
