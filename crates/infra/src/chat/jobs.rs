@@ -16,8 +16,8 @@ use std::time::Duration;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-/// Rows are found again by where they lie, since they are locked: a join would read all of the table, whose size no plan that
-/// is kept can know.
+/// Rows are found again by where they lie: a join may read all of the table, whose size no plan that is kept can know. One that
+/// was changed meanwhile lies elsewhere, and is left alone.
 const CLAIM: &str = "UPDATE notification_jobs
     SET run_at = now() + make_interval(secs => $2), attempts = attempts + 1
     WHERE ctid = ANY (ARRAY(
@@ -53,9 +53,15 @@ const PUT_OFF: &str = "UPDATE notification_jobs
     SET done = $4, run_at = now() + make_interval(secs => $5), last_error = $6
     WHERE message_id = $1 AND user_id = $2 AND attempts = $3";
 
-const FINISH: &str = "DELETE FROM notification_jobs AS job
-    USING unnest($1::uuid[], $2::uuid[], $3::integer[]) AS over (message_id, user_id, attempts)
-    WHERE job.message_id = over.message_id AND job.user_id = over.user_id AND job.attempts = over.attempts";
+const FINISH: &str = "DELETE FROM notification_jobs WHERE ctid = ANY (ARRAY(
+        SELECT job.ctid
+        FROM unnest($1::uuid[], $2::uuid[], $3::integer[]) AS over (message_id, user_id, attempts)
+        CROSS JOIN LATERAL (
+            SELECT ctid FROM notification_jobs AS one
+            WHERE one.message_id = over.message_id AND one.user_id = over.user_id AND one.attempts = over.attempts
+            OFFSET 0
+        ) AS job
+    ))";
 
 const FORGET: &str = "DELETE FROM push_subscriptions WHERE id = $1";
 const WAITING: &str = "SELECT count(*) FROM (SELECT FROM notification_jobs LIMIT 100000) AS counted";

@@ -2,8 +2,8 @@
 //!
 //! One that comes alone is one statement, its own transaction. Those that come while others are under way are committed together:
 //! what a commit costs (round trips, the flush of the log, the work between processes) is then shared by all of them. They touch
-//! each other no more than before: they are of different users (a user has one turn at a time), they lock in one order everywhere,
-//! and when the server refuses one of them, or makes them wait for somebody's lock, all is rolled back and each is tried alone.
+//! each other no more than before: they are of different users (a user has one turn at a time), and when the server refuses one of
+//! them, or makes them wait for somebody's lock, all is rolled back and each is tried alone.
 
 use super::pipeline;
 use super::plan::Plan;
@@ -44,7 +44,7 @@ pub(super) async fn apply_all(pool: Pool, mut asked: Vec<Asked<Operation, Applie
     {
         return alone(&pool, operation, caller).await;
     }
-    // One order everywhere, so that sessions never wait for each other in a circle.
+    // So that sessions seldom wait for each other in a circle.
     asked.sort_by_key(|(operation, _)| operation.entity_id());
     let (operations, callers): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
     let together = apply_together(&pool, BEGIN, &operations).await;

@@ -27,8 +27,8 @@ pub(super) async fn run(
 ) -> Result<Rows, QueryError> {
     let calls = &plan.calls;
     let statements = prepare(session, calls).await?;
-    let locks = match plan.talks() {
-        0 | 1 => None,
+    let locks = match calls.len() {
+        1 => None,
         _ => prepare_locks(session, operations).await?,
     };
     let streams = prepare_streams(session, operations).await?;
@@ -68,8 +68,8 @@ async fn prepare(
     Ok(statements)
 }
 
-/// What a batch with several statements about chat locks first, so that sessions never wait for each other in a circle: one
-/// alone locks in that order by itself.
+/// What a batch of several statements locks first, so that sessions never wait for each other in a circle: one that is alone locks in
+/// that order by itself.
 async fn prepare_locks(
     session: &Session,
     operations: &[Operation],

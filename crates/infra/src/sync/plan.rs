@@ -72,14 +72,6 @@ impl<'a> Plan<'a> {
         self.about.iter().any(|about| about.len() > 1)
     }
 
-    /// How many statements are about chat.
-    pub(super) fn talks(&self) -> usize {
-        self.calls
-            .iter()
-            .filter(|call| call.name.starts_with("chat_"))
-            .count()
-    }
-
     fn add(&mut self, call: Call<'a>, about: Vec<usize>) {
         self.calls.push(call);
         self.about.push(about);
@@ -102,7 +94,7 @@ impl<'a> Plan<'a> {
             *turn += 1;
         }
         for mut turn in turns {
-            // One order everywhere, so that sessions seldom wait for each other in a circle.
+            // So that sessions seldom wait for each other in a circle.
             turn.sort_by_key(|nth| operations[*nth].entity_id());
             self.change_each(operations, &turn, direct);
         }

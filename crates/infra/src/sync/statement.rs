@@ -15,9 +15,10 @@
 //! the two, [`OPERATION_FIND`] tells. Two sessions with one operation id at once: the second fails on the primary key of
 //! `applied_operations`, and with it its effect.
 //!
-//! Every node of a plan costs, so the chain is as short as it can be: the drain runs thousands of these a second. A
-//! create needs no `target` and no row in answer: its two inserts fail or go without effect on their primary keys, and
-//! the new entity is what the operation says.
+//! Every node of a plan costs, and so does every statement, so what comes often is applied by statements of many
+//! ([`Call::of_many`]): the same parts over arrays, one row for each operation in answer, in their order, which has no word
+//! where a single statement has no row. The plan (`plan.rs`) says which operations share one.
+//!
 //! Parameters 1 to 9 are the same everywhere ([`Call::new`]); a statement's own begin at 10.
 
 use crate::postgres::QueryError;

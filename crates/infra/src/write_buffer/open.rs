@@ -62,7 +62,9 @@ impl Writer {
         }
         self.take_over_other_engine(&mut store)?;
         let restored = self.restore_damaged(&mut store)?;
-        self.kept.clear();
+        if self.directory.unsalvaged()?.is_empty() {
+            self.let_go_of_kept();
+        }
         if set_aside {
             self.report_lost(
                 mark.count.saturating_sub(restored.operations),

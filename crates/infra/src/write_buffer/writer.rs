@@ -16,6 +16,7 @@ use super::watermark::{Held, Watermark, WatermarkFile};
 use super::{BufferSettings, directory::Directory, measure, query};
 use gravity_domain::clock::WallClock;
 use std::fs::File;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -85,19 +86,6 @@ impl From<EngineError> for End {
     }
 }
 
-/// The handle of a damaged store, on which nothing is called any more. Letting go of it changes the store's files (redb cuts
-/// off what it takes for free), so it is kept until these have been searched; and it may panic or hang, so that is done on
-/// a thread of its own.
-pub(super) struct Kept(Option<Box<dyn Engine>>);
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        let engine = self.0.take();
-        let name = "write-buffer-leave".to_owned();
-        let _ = std::thread::Builder::new().name(name).spawn(move || drop(engine));
-    }
-}
-
 pub(super) struct Writer {
     pub(super) settings: BufferSettings,
     pub(super) opener: Box<dyn OpenEngine>,
@@ -109,8 +97,9 @@ pub(super) struct Writer {
     pub(super) watermark: Option<WatermarkFile>,
     /// The store was found damaged while it was open, and why.
     pub(super) condemned: Option<String>,
-    /// Handles of damaged stores whose files have not been searched yet.
-    pub(super) kept: Vec<Kept>,
+    /// Handles of damaged stores whose files have not been searched yet. Nothing is called on them any more, but letting go of
+    /// one changes its files (redb cuts off what it takes for free); at the end of the process they are left as they are.
+    pub(super) kept: Vec<ManuallyDrop<Box<dyn Engine>>>,
     /// What may be in the store, once it has been open.
     pub(super) held: Option<Held>,
     /// The disk was full; until there is room for the reserve, nothing is appended.
@@ -401,12 +390,21 @@ impl Writer {
         }
     }
 
+    /// Lets go of the handles of damaged stores, which may panic or hang on the way.
+    pub(super) fn let_go_of_kept(&mut self) {
+        for engine in self.kept.drain(..) {
+            let name = "write-buffer-leave".to_owned();
+            let let_go = move || drop(ManuallyDrop::into_inner(engine));
+            let _ = std::thread::Builder::new().name(name).spawn(let_go);
+        }
+    }
+
     /// Drops a handle that may panic or hang on the way.
     fn drop_failed(&mut self, engine: Box<dyn Engine>, error: &EngineError) {
         match error {
             EngineError::Damaged(why) => {
                 self.condemned = Some(why.clone());
-                self.kept.push(Kept(Some(engine)));
+                self.kept.push(ManuallyDrop::new(engine));
             }
             EngineError::NoSpace(_) => {
                 self.run_out_of_space();

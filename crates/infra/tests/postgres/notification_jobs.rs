@@ -21,7 +21,10 @@ struct World {
 
 impl World {
     async fn new() -> Self {
-        let fixture = Fixture::new().await;
+        Self::over(Fixture::new().await).await
+    }
+
+    async fn over(fixture: Fixture) -> Self {
         let (conversation, sender, receiver) = (Uuid::new_v4(), UserId::random(), UserId::random());
         fixture.insert_user(sender).await;
         let sql = format!(
@@ -95,6 +98,45 @@ async fn nodes_that_claim_at_once_never_get_the_same_job() {
         }
     }
     assert_eq!(seen.len(), 200);
+}
+
+#[tokio::test]
+async fn claims_and_their_ends_read_only_what_they_take_however_many_wait() {
+    let world = World::over(Fixture::with(|settings| settings.max_connections = 1).await).await;
+    // The plan is made while the table is known to be empty, and kept.
+    world.fixture.execute("VACUUM (ANALYZE) notification_jobs").await;
+    assert!(world.claim().await.is_empty());
+    world.jobs.finish(&[]).await.unwrap();
+    world.messages(1, 2_000).await;
+    let wait = "UPDATE notification_jobs SET run_at = now() + interval '1 hour'";
+    world.fixture.execute(wait).await;
+    world.messages(2_001, 2_005).await;
+    let rows_read = async |statement: &str, arguments: &str| {
+        let session = world.fixture.pool.session("plans").await.unwrap();
+        let named = format!("SELECT name FROM pg_prepared_statements WHERE statement LIKE '{statement}'");
+        let name: String = session.client().query_one(&named, &[]).await.unwrap().get(0);
+        let explain = format!("EXPLAIN (ANALYZE, TIMING OFF) EXECUTE {name} ({arguments})");
+        let plan = session.client().query(&explain, &[]).await.unwrap();
+        let lines: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+        let rows = lines.iter().filter_map(|line| {
+            let rows = line.split_once("(actual rows=")?.1;
+            rows.split(' ').next()?.parse::<u64>().ok()
+        });
+        let most = rows.max();
+        session.finish(Ok(())).unwrap();
+        most
+    };
+    assert_eq!(rows_read("UPDATE%SKIP LOCKED%", "100, 60").await, Some(5));
+    let client = world.fixture.database.connect().await.unwrap();
+    let claimed = "SELECT array_agg(message_id)::text, array_agg(user_id)::text, array_agg(attempts)::text
+        FROM notification_jobs WHERE attempts = 1";
+    let row = client.query_one(claimed, &[]).await.unwrap();
+    let arrays: [String; 3] = std::array::from_fn(|column| format!("'{}'", row.get::<_, String>(column)));
+    let arrays = arrays.join(", ");
+    assert_eq!(
+        rows_read("DELETE FROM notification_jobs%", &arrays).await,
+        Some(5)
+    );
 }
 
 #[tokio::test]

@@ -82,7 +82,9 @@ fn frame_limit(hub: &Hub, guest: Option<&Guest>) -> usize {
     }
 }
 
-/// How long whoever is turned away has to read why.
+/// Connections beyond those of sockets that are given time to read why they are turned away; others are cut off.
+const TURNED_AWAY: usize = 1_000;
+/// How long that is.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Says why there can be no socket.
@@ -96,10 +98,13 @@ async fn turn_away(hub: &Hub, transport: Box<dyn Transport>) {
     socket.close(code, hub.now());
     socket.finish();
     let (mut from, to) = tokio::io::split(transport);
+    let has_room = hub.taken.load(Relaxed) <= hub.settings.max_sockets + TURNED_AWAY;
     let told = async {
         let _ = write_out(&socket, to).await;
         // What is left unread would take back what was written: the client is to read why before the connection goes.
-        tokio::io::copy(&mut from, &mut tokio::io::sink()).await
+        if has_room {
+            let _ = tokio::io::copy(&mut from, &mut tokio::io::sink()).await;
+        }
     };
     let _ = timeout(FAREWELL, told).await;
 }
