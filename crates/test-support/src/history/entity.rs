@@ -39,6 +39,8 @@ pub(super) struct Span<'a> {
     pub(super) possible: bool,
     /// Acknowledged, and then set aside with a reason or lost by damage that was announced: it binds nobody.
     pub(super) excused: bool,
+    /// Damage was announced: it may have been lost, and brought back by a retry.
+    restorable: bool,
 }
 
 impl<'a> Span<'a> {
@@ -79,6 +81,7 @@ impl<'a> Span<'a> {
                     .iter()
                     .any(|attempt| attempt.outcome.as_ref().is_err_and(Failure::leaves_open)),
             excused: operation.is_some_and(|id| is_dead(id) || (announced && !is_applied(id))),
+            restorable: announced,
         }
     }
 
@@ -96,13 +99,18 @@ impl<'a> Span<'a> {
         })
     }
 
-    /// When it was first acknowledged, by this node or by any.
+    /// From when on it is surely there, by this node's acknowledgement or by any: the first one, or the last one, when what was
+    /// acknowledged before may have been lost by damage that was announced.
     pub(super) fn acked(&self, node: Option<usize>) -> Option<Time> {
         let attempts = self.write.attempts.iter();
-        attempts
+        let mut acked = attempts
             .filter(|attempt| node.is_none_or(|node| attempt.node == node) && attempt.outcome.is_ok())
-            .map(|attempt| attempt.end)
-            .next()
+            .map(|attempt| attempt.end);
+        if self.restorable {
+            acked.next_back()
+        } else {
+            acked.next()
+        }
     }
 
     fn is_kind(&self, kind: Kind) -> bool {

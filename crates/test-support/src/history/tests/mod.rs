@@ -438,6 +438,28 @@ fn a_loss_through_damage_must_be_announced() {
 }
 
 #[test]
+fn what_damage_took_binds_again_once_a_retry_has_brought_it_back() {
+    let mut run = Run::new();
+    run.create("a");
+    let first = run.write(Kind::Delete, None, 202, 2, true).attempts[0].clone();
+    run.read(Seen::One(shown(1, "a")));
+    let (start, end) = run.tick();
+    let again = Attempt { start, end, ..first };
+    match &mut run.history.events[1] {
+        Event::Write(delete) => delete.attempts.push(again),
+        Event::Read(_) => unreachable!("it is the delete"),
+    }
+    run.row(2, "a", true);
+    assert!(run.broken().contains(&Broken::Resurrected));
+    run.history.rules.damaged = true;
+    assert_eq!(run.broken(), [Broken::Resurrected]);
+    run.history.facts.announced = true;
+    assert_eq!(run.broken(), []);
+    run.read(Seen::One(shown(1, "a")));
+    assert_eq!(run.broken(), [Broken::Resurrected]);
+}
+
+#[test]
 fn a_write_in_the_buffer_is_found_where_postgres_was_never_touched() {
     let mut run = clean();
     run.row(3, "c", false);
