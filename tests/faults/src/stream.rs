@@ -4,6 +4,7 @@
 //! out that it is archived.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use gravity_test_support::builders::item;
 use gravity_test_support::history::{Attempt, Event, Failure, Fields, Kind, Read, Seen, Shown, Write};
@@ -24,6 +25,15 @@ const ACTIONS: [(&str, &str, &str); 4] = [
     ("unarchive", "archived", "false"),
 ];
 
+/// What a client does about a 503, before any fault has begun: so many tries more.
+const TRIES: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(500);
+
+async fn fed(admin: &Client, request: &Request) -> Result<Answer, crate::Failure> {
+    let answer = admin.send(0, request, None).await;
+    answer.map_err(|silence| format!("{silence:?}").into())
+}
+
 /// Gives the user a stream.
 pub(crate) async fn feed(admin: &Client, user: &User) -> Result<(), crate::Failure> {
     let owner: Uuid = user.id.parse()?;
@@ -41,10 +51,14 @@ pub(crate) async fn feed(admin: &Client, user: &User) -> Result<(), crate::Failu
         key: None,
         body: Some(json!({"items": (0..ITEMS).map(new).collect::<Vec<_>>()})),
     };
-    let answer = admin
-        .send(0, &request, None)
-        .await
-        .map_err(|silence| format!("{silence:?}"))?;
+    let mut answer = fed(admin, &request).await?;
+    for _ in 0..TRIES {
+        if answer.status != 503 {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+        answer = fed(admin, &request).await?;
+    }
     let results = answer.json()["data"]["results"].clone();
     let ids = results
         .as_array()
