@@ -17,8 +17,8 @@ use tokio_postgres::{Error as DriverError, Row, Statement};
 /// Of each call, the rows it was answered with.
 pub(super) type Rows = Vec<Result<Vec<Row>, DriverError>>;
 
-/// `begin`, what `operations` lock, every call of their `plan`, and `end`. The outer result is that of the session, the inner ones are the server's. Where
-/// one of those is an error, a `COMMIT` at the end has rolled everything back.
+/// `begin`, what `operations` lock, every call of their `plan`, and `end`. The outer result is that of the session, the inner
+/// ones are the server's. Where one of those is an error, a `COMMIT` at the end has rolled everything back.
 pub(super) async fn run(
     session: &Session,
     (begin, end): (&str, Option<&str>),
@@ -68,8 +68,8 @@ async fn prepare(
     Ok(statements)
 }
 
-/// What a batch of several statements locks first, so that sessions never wait for each other in a circle: one that is alone locks in
-/// that order by itself.
+/// What a batch of several statements locks first, so that sessions never wait for each other in a circle: one that is alone
+/// locks in that order by itself.
 async fn prepare_locks(
     session: &Session,
     operations: &[Operation],

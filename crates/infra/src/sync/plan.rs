@@ -1,8 +1,8 @@
 //! Which statement applies which operation of a batch.
 //!
 //! A statement costs far more than the rows it changes, so creates of tasks share one, so do updates of different tasks, and
-//! messages to different conversations that follow each other. Nobody sees a difference: the batch is one transaction, operations on one entity
-//! stay in their order, and so does all of chat, whose events have places in logs.
+//! messages to different conversations that follow each other. Nobody sees a difference: the batch is one transaction,
+//! operations on one entity stay in their order, and so does all of chat, whose events have places in logs.
 
 use super::postgres::call;
 use super::statement::{Answer, Call};
@@ -126,10 +126,8 @@ impl<'a> Plan<'a> {
                 _ => others.push(*nth),
             }
         }
-        match created.as_slice() {
-            [] => {}
-            [nth] => self.add(call(&operations[*nth], direct), created),
-            _ => self.add(task::postgres::create_all(&creates, direct), created),
+        if !creates.is_empty() {
+            self.add(task::postgres::create_all(&creates, direct), created);
         }
         if !updates.is_empty() {
             self.add(task::postgres::update_all(&updates, direct), updated);

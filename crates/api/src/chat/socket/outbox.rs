@@ -1,4 +1,5 @@
-//! What waits to be written to one socket, bounded. Whoever has a frame puts it here; the socket's task writes it. Frames are shared: one serialisation serves every socket of the user.
+//! What waits to be written to one socket, bounded. Whoever has a frame puts it here; the socket's task writes it. Frames are
+//! shared: one serialisation serves every socket of the user.
 //!
 //! At most [`Bounds::frames`] frames and [`Bounds::bytes`] bytes wait. Above half of either, typing is dropped and presence
 //! takes the place of the same person's older word. When something that may not be dropped finds no room, the reader is too slow, and

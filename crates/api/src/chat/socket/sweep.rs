@@ -35,7 +35,6 @@ const CHECKS_AT_ONCE: usize = 8;
 const LAST_ANSWERS: Duration = Duration::from_millis(1_000);
 /// How long sockets have to end at the planned end.
 const LAST_CLOSES: Duration = Duration::from_millis(2_000);
-
 /// How long what those that have not ended by then are to be told still has to get out.
 const LAST_BYTES: Duration = Duration::from_millis(250);
 
@@ -205,8 +204,7 @@ async fn renew(hub: &Arc<Hub>) {
 
 impl Hub {
     /// The planned end: no more sockets open; clients are told when to come back, spread over `spread`; requests under way get
-    /// their answers; then every socket is closed with 4100. Takes
-    /// 3.25 s at most.
+    /// their answers; then every socket is closed with 4100. Takes 3.25 s at most.
     pub async fn shut_down(&self, spread: Duration) {
         self.is_stopping.store(true, Relaxed);
         let all: Vec<Arc<Socket>> = self.parts().flatten().collect();
