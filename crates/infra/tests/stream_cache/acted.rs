@@ -123,3 +123,37 @@ async fn a_process_that_begins_in_the_dark_takes_nothing_that_is_older_than_what
     assert!(first.cache.page(user(1), &query(), 0).await.is_ok());
     assert!(first.cache.items(user(1), &[id], true).await.unwrap()[0].is_some());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_action_found_committed_is_told_to_all_with_the_version_that_postgres_has() {
+    let server = Server::start_private().unwrap();
+    let store = Arc::new(FakeStore::default());
+    store.change(user(1), 1);
+    let (acting, other) = (node(&store, &server).await, node(&store, &server).await);
+    other.cache.page(user(1), &query(), 0).await.unwrap();
+    eventually("the other need not ask", async || {
+        other.cache.page(user(1), &query(), 0).await.unwrap();
+        other.cache.version(user(1), 0).await.is_some()
+    })
+    .await;
+    let version = store.change(user(1), 1);
+    acting.cache.acted(&receipt(&[item_id(user(1), 1)], None));
+    eventually("the other sees it", async || {
+        other
+            .cache
+            .page(user(1), &query(), 0)
+            .await
+            .unwrap()
+            .value
+            .version
+            == version
+    })
+    .await;
+    let redis = acting.redis.clone().unwrap();
+    let key = format!("gravity:stream:acted:{}", user(1));
+    eventually("whoever begins in the dark is told", async || {
+        let told: Option<u64> = redis.command("get", cmd("GET").arg(&key)).await.unwrap();
+        told == Some(version)
+    })
+    .await;
+}

@@ -68,6 +68,32 @@ async fn what_one_node_has_loaded_another_takes_from_redis_and_then_from_itself(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_process_asks_postgres_once_for_what_the_one_before_it_may_not_have_told() {
+    let server = Server::start_private().unwrap();
+    let store = Arc::new(FakeStore::default());
+    store.change(user(1), 1);
+    let killed = node(&store, &server).await;
+    killed.cache.page(user(1), &query(), 0).await.unwrap();
+    shared(&killed).await;
+    eventually("Redis holds the version", async || {
+        !keys(&killed, "gravity:stream:*:version:*").await.is_empty()
+    })
+    .await;
+    let version = store.change(user(1), 1);
+    drop(killed);
+    let next = node(&store, &server).await;
+    let page = next.cache.page(user(1), &query(), 0).await.unwrap();
+    assert_eq!(
+        (page.value.version, page.freshness),
+        (version, Freshness::Current)
+    );
+    settle(&next).await;
+    let asked = store.versions.load(SeqCst);
+    next.cache.page(user(1), &query(), 0).await.unwrap();
+    assert_eq!(store.versions.load(SeqCst), asked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_raise_on_one_node_is_seen_on_the_other() {
     let server = Server::start_private().unwrap();
     let store = Arc::new(FakeStore::default());

@@ -1,5 +1,6 @@
-//! Two nodes against the store: no read on the node that raised is older than what it raised, none anywhere older than what it
-//! asks for, and the other node follows within a message's time, unless its tracking connection is gone.
+//! Two nodes against the store: no read on the node that raised is older than what it raised, even if it was killed since, none
+//! anywhere older than what it asks for, and the other node follows within a message's time of being told, unless its tracking
+//! connection is gone.
 
 use crate::fixture::{FakeStore, Node, node, query, user};
 use gravity_domain::stream::StreamCache as _;
@@ -8,7 +9,7 @@ use gravity_test_support::services::Redis as Server;
 use gravity_test_support::services::RedisOptions;
 use proptest::prelude::*;
 use redis::cmd;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,11 @@ enum Step {
         user: u128,
         item: usize,
     },
+    /// Node 0 commits a change and is killed before it can tell anyone.
+    Die {
+        user: u128,
+        item: usize,
+    },
     /// Every tracking connection is cut; invalidations are lost.
     Cut,
     Restart,
@@ -41,7 +47,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         20 => (node.clone(), user.clone()).prop_map(|(node, user)| Step::Read { node, user }),
         5 => (node.clone(), user.clone()).prop_map(|(node, user)| Step::ReadAtLeast { node, user }),
-        10 => (node, user, 0usize..5).prop_map(|(node, user, item)| Step::Change { node, user, item }),
+        10 => (node, user.clone(), 0usize..5).prop_map(|(node, user, item)| Step::Change { node, user, item }),
+        2 => (user, 0usize..5).prop_map(|(user, item)| Step::Die { user, item }),
         2 => Just(Step::Cut),
         1 => Just(Step::Restart),
     ]
@@ -53,6 +60,8 @@ struct World {
     nodes: [Node; 2],
     raised: [HashMap<u128, u64>; 2],
     changed: HashMap<u128, Instant>,
+    /// Whose change nobody was told of: a node that has not read it yet cannot tell the other.
+    untold: HashSet<u128>,
     /// When both nodes were last seen without tracking.
     blind: Instant,
 }
@@ -72,6 +81,7 @@ impl World {
             nodes,
             raised: Default::default(),
             changed: HashMap::new(),
+            untold: HashSet::new(),
             blind: Instant::now(),
         }
     }
@@ -99,7 +109,10 @@ impl World {
             .max()
             .unwrap_or(0);
         assert_eq!(newest, version, "the page of another version");
-        if version < wanted {
+        if at == 0 && self.untold.remove(&who) {
+            self.changed.insert(who, Instant::now());
+        }
+        if version < wanted && !self.untold.contains(&who) {
             let since = self.changed[&who].max(self.blind);
             assert!(
                 began - since < FOLLOWS,
@@ -123,8 +136,16 @@ impl World {
             } => {
                 let version = self.store.change(user(who), item);
                 self.nodes[node].cache.raised(&[(user(who), version)]);
+                self.untold.remove(&who);
                 self.raised[node].insert(who, version);
                 self.changed.insert(who, Instant::now());
+            }
+            Step::Die { user: who, item } => {
+                let version = self.store.change(user(who), item);
+                self.raised[0].insert(who, version);
+                self.untold.insert(who);
+                self.nodes[0] = node(&self.store, &self.server).await;
+                self.blind = Instant::now();
             }
             Step::Cut => self.cut().await,
             Step::Restart => {

@@ -127,14 +127,12 @@ impl Acted {
 impl Core {
     pub(super) fn keep_act(self: &Arc<Self>, receipt: &ActionReceipt) {
         let user = receipt.user_id;
-        if let Some(version) = receipt.version {
-            self.raise(user, version);
-            if self.shared.is_some() {
-                self.acts_to_tell.put(user, version);
-                self.outbox.wake();
+        match receipt.version {
+            Some(version) => self.raise_act(user, version),
+            None => {
+                self.stir(user);
+                self.handle.spawn(self.clone().tell_unseen(user));
             }
-        } else {
-            self.stir(user);
         }
         let dropped = match receipt.effect() {
             Some(action) => {
@@ -158,6 +156,14 @@ impl Core {
                 Some(version) => self.versions.told(user, version),
                 None => self.doubt(user),
             }
+        }
+    }
+
+    pub(super) fn raise_act(&self, user: UserId, version: u64) {
+        self.raise(user, version);
+        if self.shared.is_some() {
+            self.acts_to_tell.put(user, version);
+            self.outbox.wake();
         }
     }
 

@@ -14,6 +14,9 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// Versions told at once.
 const BATCH: usize = 256;
 
+/// How long a node that has asked Postgres may take to tell Redis, at the most.
+const LATE: Duration = Duration::from_secs(5);
+
 /// Names a look-up: one that began before an invalidation is not joined after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Asking {
@@ -26,6 +29,7 @@ pub(super) struct Asking {
 /// What Redis said.
 enum Shared {
     Version(u64),
+    /// It answered, and holds none, or one that may be too old.
     Nothing,
     /// It was not asked, or did not answer.
     Silent,
@@ -96,10 +100,11 @@ impl Core {
     }
 
     async fn ask_redis(&self, user: UserId, ticket: Ticket) -> Shared {
-        let may = ticket.epoch.is_some() && !ticket.doubted && !self.outbox.lacks(CLEAN);
+        let may = ticket.epoch.is_some() && !ticket.doubted;
         let (Some(shared), Some(run_id), true) = (&self.shared, self.trust.run_id(), may) else {
             return Shared::Silent;
         };
+        let lacks = self.outbox.lacks(CLEAN + LATE);
         let found = shared.version(&run_id, user).await;
         // Asked of a life that may have ended meanwhile.
         if self.trust.epoch() != ticket.epoch {
@@ -107,11 +112,11 @@ impl Core {
         }
         count(Kind::Version, Level::Redis, matches!(found, Ok(Some(_))));
         match found {
-            Ok(Some((version, life))) => {
+            Ok(Some((version, life))) if !lacks => {
                 let version = version.max(self.outbox.of(user));
                 Shared::Version(self.versions.learnt(user, version, ticket, Teller::Redis(life)))
             }
-            Ok(None) => Shared::Nothing,
+            Ok(_) => Shared::Nothing,
             Err(_) => Shared::Silent,
         }
     }
@@ -150,6 +155,16 @@ impl Core {
     pub(super) async fn settle(self: Arc<Self>, user: UserId) {
         tokio::time::sleep(DOUBT + Duration::from_millis(10)).await;
         let _ = self.look_up(user, 0).await;
+    }
+
+    /// Tells everyone of what the user has done, that is committed at nobody knows which version.
+    pub(super) async fn tell_unseen(self: Arc<Self>, user: UserId) {
+        loop {
+            if let Ok(version) = self.look_up(user, 0).await {
+                return self.raise_act(user, version);
+            }
+            tokio::time::sleep(DOUBT).await;
+        }
     }
 
     /// Tells Redis what this node has raised, until `stop`.

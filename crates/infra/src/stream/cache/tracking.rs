@@ -100,12 +100,12 @@ impl KeyListener for Listener {
     }
 }
 
-/// Versions that Redis is still to be told. Bounded: when one is dropped, Redis is not asked for versions until all that it could
-/// hold are newer.
+/// Versions that Redis is still to be told. Bounded: when one is dropped, what Redis holds of versions is not believed until
+/// all of it must be newer. It begins so, too: the process before this one may have been killed before it could tell.
 pub(super) struct Outbox {
     waiting: Mutex<HashMap<UserId, u64>>,
     most: usize,
-    untold: Mutex<Option<Instant>>,
+    untold: Mutex<Instant>,
     woken: Notify,
 }
 
@@ -114,7 +114,7 @@ impl Outbox {
         Self {
             waiting: Mutex::default(),
             most,
-            untold: Mutex::new(None),
+            untold: Mutex::new(Instant::now()),
             woken: Notify::new(),
         }
     }
@@ -122,7 +122,7 @@ impl Outbox {
     pub(super) fn put(&self, user: UserId, version: u64) {
         let mut waiting = locked(&self.waiting);
         if waiting.len() >= self.most && !waiting.contains_key(&user) {
-            *locked(&self.untold) = Some(Instant::now());
+            *locked(&self.untold) = Instant::now();
             return;
         }
         let kept = waiting.entry(user).or_insert(version);
@@ -158,9 +158,9 @@ impl Outbox {
         locked(&self.waiting).is_empty()
     }
 
-    /// Whether Redis may still hold a version that is older than one dropped here.
+    /// Whether Redis may still hold a version that is older than one that it was not told.
     pub(super) fn lacks(&self, life: Duration) -> bool {
-        locked(&self.untold).is_some_and(|since| since.elapsed() < life)
+        locked(&self.untold).elapsed() < life
     }
 
     pub(super) fn wake(&self) {
