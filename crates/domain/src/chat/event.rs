@@ -2,6 +2,9 @@
 //!
 //! Offsets of a user count from 1 without gaps, in commit order. A cursor names an offset in an epoch; a log that begins anew
 //! (a database restored from a backup) gets another epoch, and cursors of the old one lead to a reset, never to a gap.
+//!
+//! That the user's stream has changed is in no log: only its newest version matters, so a cursor says which one its client was
+//! told of, and whoever resumes with an older one is told the newest.
 
 use crate::id::UserId;
 use serde::{Deserialize, Serialize};
@@ -96,6 +99,8 @@ pub struct EventCursor {
     pub epoch: u64,
     /// The last entry seen; 0 before the first.
     pub offset: u64,
+    /// The version of the user's stream that was told; 0 before the first.
+    pub stream: u64,
 }
 
 /// A text that is no cursor of ours.
@@ -104,9 +109,9 @@ pub struct EventCursor {
 pub struct InvalidEventCursor;
 
 impl fmt::Display for EventCursor {
-    /// `<epoch>.<offset>`, both in lower-case hexadecimal.
+    /// `<epoch>.<offset>.<stream>`, all in lower-case hexadecimal.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}.{:x}", self.epoch, self.offset)
+        write!(f, "{:x}.{:x}.{:x}", self.epoch, self.offset, self.stream)
     }
 }
 
@@ -114,10 +119,12 @@ impl FromStr for EventCursor {
     type Err = InvalidEventCursor;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (epoch, offset) = text.split_once('.').ok_or(InvalidEventCursor)?;
+        let (epoch, rest) = text.split_once('.').ok_or(InvalidEventCursor)?;
+        let (offset, stream) = rest.split_once('.').ok_or(InvalidEventCursor)?;
         Ok(Self {
             epoch: number(epoch)?,
             offset: number(offset)?,
+            stream: number(stream)?,
         })
     }
 }
@@ -133,7 +140,7 @@ fn number(text: &str) -> Result<u64, InvalidEventCursor> {
     u64::from_str_radix(text, 16).map_err(|_| InvalidEventCursor)
 }
 
-/// The end of a user's log.
+/// The end of a user's log: the version of all that the user sees of chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogHead {
     /// Of which life of the log.
@@ -142,11 +149,11 @@ pub struct LogHead {
     pub offset: u64,
 }
 
-impl From<LogHead> for EventCursor {
-    fn from(head: LogHead) -> Self {
+impl From<EventCursor> for LogHead {
+    fn from(end: EventCursor) -> Self {
         Self {
-            epoch: head.epoch,
-            offset: head.offset,
+            epoch: end.epoch,
+            offset: end.offset,
         }
     }
 }
@@ -158,13 +165,13 @@ pub enum LogReplay {
     Events {
         /// The entries.
         events: Vec<UserEvent>,
-        /// The end of the log in the same snapshot.
-        head: LogHead,
+        /// The end of the log, and the version of the stream, in the same snapshot.
+        head: EventCursor,
     },
     /// Too much, no longer kept, of another epoch, or beyond the end: the client begins anew from `head`.
     Reset {
-        /// The end of the log.
-        head: LogHead,
+        /// The end of the log, and the version of the stream.
+        head: EventCursor,
     },
 }
 
@@ -175,8 +182,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_cursor_leads_back_to_its_place(epoch in any::<u64>(), offset in any::<u64>()) {
-            let cursor = EventCursor { epoch, offset };
+        fn every_cursor_leads_back_to_its_place(epoch in any::<u64>(), offset in any::<u64>(), stream in any::<u64>()) {
+            let cursor = EventCursor { epoch, offset, stream };
             prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
         }
 

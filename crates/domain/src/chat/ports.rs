@@ -2,7 +2,7 @@
 
 use super::block::{BlockStatus, Blocked};
 use super::conversation::{Conversation, Inbox, Opened, Person};
-use super::event::{EventCursor, LogHead, LogReplay, UserEvent};
+use super::event::{EventCursor, LogReplay, UserEvent};
 use super::live::{Hint, Signal};
 use super::message::{Message, MessagePage};
 use super::notification::{NotificationPreferences, PushSubscription};
@@ -85,11 +85,11 @@ pub trait ChatStore: Send + Sync {
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait EventLog: Send + Sync {
-    /// The end of a user's log.
-    async fn head(&self, user: UserId) -> Result<LogHead, StoreError>;
+    /// The end of a user's log, with the version of the stream.
+    async fn head(&self, user: UserId) -> Result<EventCursor, StoreError>;
 
-    /// The newest offsets of these users, in any order; a user without entries is left out. For catching up without Redis.
-    async fn heads(&self, users: &[UserId]) -> Result<Vec<(UserId, u64)>, StoreError>;
+    /// The ends of these users' logs, in their order. For catching up without Redis.
+    async fn heads(&self, users: &[UserId]) -> Result<Vec<(UserId, EventCursor)>, StoreError>;
 
     /// What follows `cursor`, whole or not at all: more than `limit` entries, entries no longer kept, another epoch or a place
     /// beyond the end are [`LogReplay::Reset`].

@@ -4,7 +4,7 @@ use super::statement::place;
 use crate::postgres::{Gather, Pool, QueryError};
 use crate::sync::statement::read_version;
 use async_trait::async_trait;
-use gravity_domain::chat::{EventCursor, EventKind, EventLog, LogHead, LogReplay, UserEvent};
+use gravity_domain::chat::{EventCursor, EventKind, EventLog, LogReplay, UserEvent};
 use gravity_domain::error::StoreError;
 use gravity_domain::id::UserId;
 use std::sync::Arc;
@@ -12,24 +12,23 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 /// Of all these users, in their order.
-const LOG_HEAD: &str = "SELECT epoch, COALESCE(head.last_offset, 0)
+const LOG_HEADS: &str = "SELECT epoch, COALESCE(head.last_offset, 0), COALESCE(stream.version, 0)
     FROM unnest($1::uuid[]) WITH ORDINALITY AS wanted (user_id, place)
         JOIN event_epoch ON only_row
         LEFT JOIN user_event_heads AS head ON head.user_id = wanted.user_id
+        LEFT JOIN stream_versions AS stream ON stream.user_id = wanted.user_id
     ORDER BY wanted.place";
-
-const LOG_HEADS: &str =
-    "SELECT user_id, last_offset FROM user_event_heads WHERE user_id = ANY ($1) AND last_offset > 0";
 
 /// `$1` users, `$2` the offsets of their cursors, `$3` the most entries of each. No entries when they would not be all.
 const LOG_SINCE: &str = "WITH head AS MATERIALIZED (
         SELECT wanted.place, wanted.user_id, wanted.\"from\", epoch, COALESCE(head.last_offset, 0) AS last_offset,
-            COALESCE(head.first_offset, 1) AS first_offset
+            COALESCE(head.first_offset, 1) AS first_offset, COALESCE(stream.version, 0) AS stream
         FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS wanted (user_id, \"from\", place)
             JOIN event_epoch ON only_row
             LEFT JOIN user_event_heads AS head ON head.user_id = wanted.user_id
+            LEFT JOIN stream_versions AS stream ON stream.user_id = wanted.user_id
     )
-    SELECT head.epoch, head.last_offset, event.\"offset\", event.type, event.payload, head.place
+    SELECT head.epoch, head.last_offset, head.stream, head.place, event.\"offset\", event.type, event.payload
     FROM head LEFT JOIN LATERAL (
         SELECT \"offset\", type, payload::text AS payload FROM user_events
         WHERE user_id = head.user_id AND \"offset\" > head.\"from\"
@@ -49,7 +48,7 @@ type From = (UserId, EventCursor, usize);
 #[derive(Debug, Clone)]
 pub struct PostgresEventLog {
     pool: Pool,
-    heads: Gather<UserId, Result<LogHead, StoreError>>,
+    heads: Gather<UserId, Result<EventCursor, StoreError>>,
     logs: Gather<From, Result<LogReplay, StoreError>>,
 }
 
@@ -83,9 +82,12 @@ fn shared<T>(
     }
 }
 
-async fn read_heads(pool: &Pool, users: &[UserId]) -> Result<Vec<Result<LogHead, QueryError>>, QueryError> {
+async fn read_heads(
+    pool: &Pool,
+    users: &[UserId],
+) -> Result<Vec<Result<EventCursor, QueryError>>, QueryError> {
     let users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
-    let rows = pool.query("log_head", LOG_HEAD, &[&users]).await?;
+    let rows = pool.query("log_heads", LOG_HEADS, &[&users]).await?;
     if rows.len() < users.len() {
         return Err(no_epoch());
     }
@@ -103,7 +105,7 @@ async fn read_logs(pool: &Pool, wanted: &[From]) -> Result<Vec<Result<LogReplay,
         .await?;
     let mut of_each: Vec<Vec<&Row>> = wanted.iter().map(|_| Vec::new()).collect();
     for row in &rows {
-        let at = usize::try_from(read_version(row, 5)?)
+        let at = usize::try_from(read_version(row, 3)?)
             .ok()
             .and_then(|place| place.checked_sub(1));
         let of_one = at.and_then(|at| of_each.get_mut(at));
@@ -114,10 +116,11 @@ async fn read_logs(pool: &Pool, wanted: &[From]) -> Result<Vec<Result<LogReplay,
     Ok(read.collect())
 }
 
-fn read_head(row: &Row) -> Result<LogHead, QueryError> {
-    Ok(LogHead {
+fn read_head(row: &Row) -> Result<EventCursor, QueryError> {
+    Ok(EventCursor {
         epoch: read_version(row, 0)?,
         offset: read_version(row, 1)?,
+        stream: read_version(row, 2)?,
     })
 }
 
@@ -133,14 +136,14 @@ fn read_replay(user: UserId, cursor: EventCursor, rows: &[&Row]) -> Result<LogRe
     }
     let mut events = Vec::with_capacity(rows.len());
     for row in rows {
-        let Some(offset) = row.try_get::<_, Option<i64>>(2)? else {
+        let Some(offset) = row.try_get::<_, Option<i64>>(4)? else {
             continue;
         };
         events.push(UserEvent {
             user_id: user,
             offset: u64::try_from(offset).map_err(|_| QueryError::Row("user_events.offset"))?,
-            kind: EventKind::parse(row.try_get(3)?).ok_or(QueryError::Row("user_events.type"))?,
-            payload: Arc::from(row.try_get::<_, &str>(4)?),
+            kind: EventKind::parse(row.try_get(5)?).ok_or(QueryError::Row("user_events.type"))?,
+            payload: Arc::from(row.try_get::<_, &str>(6)?),
         });
     }
     let is_whole = (cursor.offset + 1..=head.offset).eq(events.iter().map(|event| event.offset));
@@ -153,18 +156,19 @@ fn read_replay(user: UserId, cursor: EventCursor, rows: &[&Row]) -> Result<LogRe
 
 #[async_trait]
 impl EventLog for PostgresEventLog {
-    async fn head(&self, user: UserId) -> Result<LogHead, StoreError> {
+    async fn head(&self, user: UserId) -> Result<EventCursor, StoreError> {
         self.pool.gathered(&self.heads, user).await
     }
 
-    async fn heads(&self, users: &[UserId]) -> Result<Vec<(UserId, u64)>, StoreError> {
+    async fn heads(&self, users: &[UserId]) -> Result<Vec<(UserId, EventCursor)>, StoreError> {
         if users.is_empty() {
             return Ok(Vec::new());
         }
-        let users: Vec<Uuid> = users.iter().map(|user| user.0).collect();
-        let rows = self.pool.query("log_heads", LOG_HEADS, &[&users]).await?;
-        let read = |row: &Row| Ok((UserId(row.try_get(0)?), read_version(row, 1)?));
-        Ok(rows.iter().map(read).collect::<Result<_, QueryError>>()?)
+        let heads = read_heads(&self.pool, users).await?;
+        let each = users.iter().zip(heads);
+        Ok(each
+            .map(|(user, head)| Ok((*user, head?)))
+            .collect::<Result<_, QueryError>>()?)
     }
 
     async fn since(&self, user: UserId, cursor: EventCursor, limit: usize) -> Result<LogReplay, StoreError> {

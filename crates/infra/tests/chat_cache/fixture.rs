@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use gravity_domain::auth::Username;
 use gravity_domain::chat::{
-    BlockStatus, Blocked, ChatStore, Content, Conversation, EventCursor, EventKind, EventLog, Inbox, LogHead,
+    BlockStatus, Blocked, ChatStore, Content, Conversation, EventCursor, EventKind, EventLog, Inbox,
     LogReplay, Message, MessagePage, Opened, Person, UnreadTotals, UserEvent,
 };
 use gravity_domain::clock::{Hlc, Timestamp};
@@ -391,15 +391,16 @@ impl ChatStore for Fake {
 
 #[async_trait]
 impl EventLog for Fake {
-    async fn head(&self, _: UserId) -> Result<LogHead, StoreError> {
+    async fn head(&self, _: UserId) -> Result<EventCursor, StoreError> {
         self.heads.fetch_add(1, Ordering::SeqCst);
         self.check()?;
-        Ok(LogHead {
+        Ok(EventCursor {
             epoch: self.epoch.load(Ordering::SeqCst),
             offset: self.offset.load(Ordering::SeqCst),
+            stream: 0,
         })
     }
-    async fn heads(&self, _: &[UserId]) -> Result<Vec<(UserId, u64)>, StoreError> {
+    async fn heads(&self, _: &[UserId]) -> Result<Vec<(UserId, EventCursor)>, StoreError> {
         unreachable!()
     }
     async fn since(&self, _: UserId, _: EventCursor, _: usize) -> Result<LogReplay, StoreError> {

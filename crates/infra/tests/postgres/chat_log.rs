@@ -1,9 +1,7 @@
 //! Logs: whole or not at all, and purged from their beginnings.
 
 use crate::chat_world::World;
-use gravity_domain::chat::{
-    EventCursor, EventLog, LogHead, LogReplay, NotificationStore, PushKeys, PushSubscription,
-};
+use gravity_domain::chat::{EventCursor, EventLog, LogReplay, NotificationStore, PushKeys, PushSubscription};
 use gravity_domain::clock::Timestamp;
 use gravity_domain::id::UserId;
 use std::time::Duration;
@@ -32,10 +30,7 @@ async fn a_replay_is_whole_or_a_reset() {
     }
     let head = world.log.head(pair.ben).await.unwrap();
     assert_eq!(head.offset, 7);
-    let at = |offset| EventCursor {
-        offset,
-        ..head.into()
-    };
+    let at = |offset| EventCursor { offset, ..head };
     assert_eq!(
         since(&world, pair.ben, at(0), 7).await,
         Some(vec![1, 2, 3, 4, 5, 6, 7])
@@ -48,29 +43,45 @@ async fn a_replay_is_whole_or_a_reset() {
     let elsewhere = EventCursor {
         epoch: head.epoch + 1,
         offset: 7,
+        ..head
     };
     assert_eq!(since(&world, pair.ben, elsewhere, 100).await, None);
 
     let nobody = UserId::random();
     assert_eq!(
         world.log.head(nobody).await.unwrap(),
-        LogHead { offset: 0, ..head }
+        EventCursor { offset: 0, ..head }
     );
     assert_eq!(since(&world, nobody, at(0), 10).await, Some(vec![]));
     assert_eq!(since(&world, nobody, at(1), 10).await, None);
-    let mut heads = world.log.heads(&[pair.ben, nobody, pair.alice]).await.unwrap();
-    heads.sort_unstable();
-    let mut expected = [(pair.alice, 7), (pair.ben, 7)];
-    expected.sort_unstable();
-    assert_eq!(heads, expected);
+    let heads = world.log.heads(&[pair.ben, nobody, pair.alice]).await.unwrap();
+    assert_eq!(heads, [(pair.ben, at(7)), (nobody, at(0)), (pair.alice, at(7))]);
     assert_eq!(world.log.heads(&[]).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn the_end_of_a_log_says_which_version_the_users_stream_has() {
+    let world = World::new().await;
+    let pair = world.pair().await;
+    let cursor = world.log.head(pair.alice).await.unwrap();
+    assert_eq!(cursor.stream, 0);
+    let change = format!(
+        "INSERT INTO stream_versions (user_id, version, changed_at) VALUES ('{}', 5, now())",
+        pair.alice
+    );
+    world.fixture.execute(&change).await;
+    let end = EventCursor { stream: 5, ..cursor };
+    assert_eq!(world.log.head(pair.alice).await.unwrap(), end);
+    let heads = world.log.heads(&[pair.alice]).await.unwrap();
+    assert_eq!(heads, [(pair.alice, end)]);
+    assert_eq!(since(&world, pair.alice, cursor, 10).await, Some(vec![]));
 }
 
 #[tokio::test]
 async fn a_new_life_of_the_logs_resets_every_cursor() {
     let world = World::new().await;
     let pair = world.pair().await;
-    let cursor = world.log.head(pair.alice).await.unwrap().into();
+    let cursor = world.log.head(pair.alice).await.unwrap();
     assert_eq!(since(&world, pair.alice, cursor, 10).await, Some(vec![]));
     world
         .fixture
@@ -96,10 +107,7 @@ async fn old_entries_go_from_the_beginning_and_cursors_before_the_rest_are_reset
     assert_eq!(world.fixture.purge.purge_events(week).await.unwrap(), 4);
     assert_eq!(world.fixture.purge.purge_events(week).await.unwrap(), 0);
     let head = world.log.head(pair.ben).await.unwrap();
-    let at = |offset| EventCursor {
-        offset,
-        ..head.into()
-    };
+    let at = |offset| EventCursor { offset, ..head };
     assert_eq!(since(&world, pair.ben, at(3), 100).await, None);
     assert_eq!(since(&world, pair.ben, at(4), 100).await, Some(vec![5, 6, 7]));
     assert_eq!(

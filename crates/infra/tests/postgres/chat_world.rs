@@ -92,10 +92,7 @@ impl World {
     /// The whole log of the user.
     pub(crate) async fn events(&self, user: UserId) -> Vec<UserEvent> {
         let head = self.log.head(user).await.unwrap();
-        let start = EventCursor {
-            offset: 0,
-            ..head.into()
-        };
+        let start = EventCursor { offset: 0, ..head };
         match self.log.since(user, start, usize::MAX).await.unwrap() {
             LogReplay::Events { events, .. } => events,
             LogReplay::Reset { head } => panic!("{head:?}"),

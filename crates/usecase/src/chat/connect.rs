@@ -1,6 +1,6 @@
 //! What sockets need of a user's log.
 
-use gravity_domain::chat::{ChatCache, EventCursor, EventLog, LogHead, LogReplay};
+use gravity_domain::chat::{ChatCache, EventCursor, EventLog, LogReplay};
 use gravity_domain::error::StoreError;
 use gravity_domain::id::UserId;
 use gravity_domain::sync::ports::Breaker;
@@ -54,7 +54,7 @@ impl Connect {
     ///
     /// # Errors
     /// Postgres could not answer.
-    pub async fn run(&self, user: UserId) -> Result<LogHead, StoreError> {
+    pub async fn run(&self, user: UserId) -> Result<EventCursor, StoreError> {
         let (cache, warming) = (Arc::clone(&self.cache), Arc::clone(&self.warming));
         tokio::spawn(async move { warming.run(cache.as_ref(), user).await });
         asked(self.breaker.as_ref(), self.log.head(user)).await
@@ -84,11 +84,11 @@ impl ReplayLog {
         asked(self.breaker.as_ref(), self.log.since(user, cursor, Self::MOST)).await
     }
 
-    /// The newest offsets of these users.
+    /// The ends of these users' logs.
     ///
     /// # Errors
     /// Postgres could not answer.
-    pub async fn heads(&self, users: &[UserId]) -> Result<Vec<(UserId, u64)>, StoreError> {
+    pub async fn heads(&self, users: &[UserId]) -> Result<Vec<(UserId, EventCursor)>, StoreError> {
         asked(self.breaker.as_ref(), self.log.heads(users)).await
     }
 }

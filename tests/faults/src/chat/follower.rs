@@ -30,9 +30,9 @@ type Waiting = BTreeMap<Uuid, oneshot::Sender<String>>;
 #[derive(Default)]
 pub(crate) struct Log {
     /// Where it began, or begins anew after a `reset`.
-    pub(crate) base: Option<(u64, u64)>,
+    pub(crate) base: Option<Place>,
     /// The last place seen.
-    pub(crate) cursor: Option<(u64, u64)>,
+    pub(crate) cursor: Option<Place>,
     /// Type and payload by place, since the base.
     pub(crate) events: BTreeMap<u64, (String, Value)>,
     /// Of messages sent over a socket: `message.new` of these is left out.
@@ -64,13 +64,23 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// `epoch.offset`, both hexadecimal.
-pub(crate) fn place(cursor: &str) -> Option<(u64, u64)> {
-    let (epoch, offset) = cursor.split_once('.')?;
-    Some((
-        u64::from_str_radix(epoch, 16).ok()?,
-        u64::from_str_radix(offset, 16).ok()?,
-    ))
+/// A cursor: `epoch.offset.stream`, all hexadecimal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) epoch: u64,
+    pub(crate) offset: u64,
+    /// The version of the stream.
+    pub(crate) stream: u64,
+}
+
+fn place(cursor: &str) -> Option<Place> {
+    let mut parts = cursor.split('.').map(|part| u64::from_str_radix(part, 16).ok());
+    let (epoch, offset, stream) = (parts.next()??, parts.next()??, parts.next()??);
+    Some(Place {
+        epoch,
+        offset,
+        stream,
+    })
 }
 
 impl Follower {
@@ -104,8 +114,8 @@ impl Follower {
     async fn open(&self, node: usize) -> Option<WebSocketStream<TcpStream>> {
         let address = self.bases[node].strip_prefix("http://")?;
         let resume = self.log().cursor;
-        let resume = resume.map_or_else(String::new, |(epoch, offset)| {
-            format!("?resume={epoch:x}.{offset:x}")
+        let resume = resume.map_or_else(String::new, |at| {
+            format!("?resume={:x}.{:x}.{:x}", at.epoch, at.offset, at.stream)
         });
         let mut request = format!("ws://{address}/api/chat/ws{resume}")
             .into_client_request()
@@ -178,7 +188,7 @@ impl Follower {
         false
     }
 
-    fn ready(&self, resume: &Value, at: Option<(u64, u64)>) {
+    fn ready(&self, resume: &Value, at: Option<Place>) {
         let mut log = self.log();
         match resume["status"].as_str() {
             Some("ok") => log.resumes += 1,
@@ -200,29 +210,35 @@ impl Follower {
         }
     }
 
-    fn keep(&self, at: (u64, u64), kind: &str, payload: &Value) {
+    fn keep(&self, at: Place, kind: &str, payload: &Value) {
+        let is_entry = kind != "stream.changed";
         let mut log = self.log();
         if log.base.is_none() {
-            log.base = Some((at.0, at.1.saturating_sub(1)));
+            let offset = at.offset.saturating_sub(u64::from(is_entry));
+            log.base = Some(Place { offset, ..at });
         }
         let user = &self.user;
-        match log.cursor {
-            Some((epoch, _)) if epoch != at.0 => {
-                log.broken
-                    .push(format!("{user} was told of another epoch without a reset"));
+        let broken = log.cursor.and_then(|last| {
+            let is_next = if is_entry {
+                at.offset > last.offset
+            } else {
+                at.offset == last.offset && at.stream > last.stream && payload["version"] == at.stream
+            };
+            if last.epoch != at.epoch {
+                Some(format!("{user} was told of another epoch without a reset"))
+            } else {
+                (!is_next).then(|| format!("{user} was told of {kind} {payload} at {at:?} after {last:?}"))
             }
-            Some((_, last)) if at.1 <= last => {
-                log.broken
-                    .push(format!("{user} was told of {kind} at {} after {last}", at.1));
-            }
-            _ => {}
-        }
+        });
+        log.broken.extend(broken);
         log.cursor = Some(at);
-        log.events.insert(at.1, (kind.to_owned(), payload.clone()));
+        if is_entry {
+            log.events.insert(at.offset, (kind.to_owned(), payload.clone()));
+        }
     }
 
-    /// Sends over the socket, if there is one, and waits for the first word: which node's it is, and the status.
-    pub(crate) async fn send(&self, conversation: &str, sent: &Sent) -> Option<(usize, String)> {
+    /// Sends over the socket, if there is one, and waits for the first word: which node's the socket is, and the status.
+    pub(crate) async fn send(&self, conversation: &str, sent: &Sent) -> Option<(usize, Option<String>)> {
         let line = locked(&self.line).clone()?;
         self.log().own.insert(sent.id);
         let frame = json!({
@@ -233,7 +249,7 @@ impl Follower {
         line.outgoing
             .send((Message::text(frame.to_string()), Some((sent.id, tell))))
             .ok()?;
-        let status = timeout(PATIENCE, told).await.ok()?.ok()?;
+        let status = timeout(PATIENCE, told).await.ok().and_then(Result::ok);
         Some((line.node, status))
     }
 }

@@ -9,7 +9,7 @@ mod follower;
 
 pub(crate) use check::check;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -65,6 +65,8 @@ pub(crate) struct Sent {
     /// It was refused: it must not be there, unless an earlier try was not answered.
     pub(crate) refused: bool,
     pub(crate) tries: usize,
+    /// Where it was tried: an accepted try that was never answered is stored, too, whenever its node drains.
+    pub(crate) nodes: BTreeSet<usize>,
 }
 
 impl Chatter {
@@ -157,6 +159,7 @@ impl Writer {
             acknowledged: None,
             refused: false,
             tries: 0,
+            nodes: BTreeSet::new(),
         };
         let by_socket = self.random.chance(35);
         let tries = if self.random.chance(25) {
@@ -180,18 +183,21 @@ impl Writer {
         if by_socket {
             let ack = self.chatter.follower.send(&self.conversation, sent).await;
             let now = self.journal.now();
-            return match ack {
-                Some((node, status)) if status == "stored" || status == "accepted" => {
+            let Some((node, status)) = ack else { return false };
+            sent.nodes.insert(node);
+            return match status {
+                Some(status) if status == "stored" || status == "accepted" => {
                     sent.acknowledged = Some((now, node, status == "stored"));
                     true
                 }
-                Some((_, status)) if status == "rejected" => {
+                Some(status) if status == "rejected" => {
                     sent.refused = true;
                     true
                 }
                 _ => false,
             };
         }
+        sent.nodes.insert(self.node);
         let answer = self
             .chatter
             .client
@@ -243,15 +249,16 @@ impl Writer {
     /// Sends an acknowledged message once more: nothing may come of it.
     async fn again(&mut self) {
         let sent = {
-            let record = self.chatter.record();
-            let answered: Vec<_> = record
-                .sent
-                .iter()
-                .filter(|sent| sent.acknowledged.is_some())
-                .collect();
-            (!answered.is_empty()).then(|| answered[self.random.index(answered.len())].clone())
+            let mut record = self.chatter.record();
+            let answered = record.sent.iter_mut().filter(|sent| sent.acknowledged.is_some());
+            let mut answered: Vec<_> = answered.collect();
+            if answered.is_empty() {
+                return;
+            }
+            let chosen = self.random.index(answered.len());
+            answered[chosen].nodes.insert(self.node);
+            answered[chosen].clone()
         };
-        let Some(sent) = sent else { return };
         if let Ok(answer) = self
             .chatter
             .client

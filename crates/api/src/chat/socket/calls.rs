@@ -2,7 +2,7 @@
 
 use crate::error::ApiError;
 use async_trait::async_trait;
-use gravity_domain::chat::{ConnectionId, EventCursor, LogHead, LogReplay, Message};
+use gravity_domain::chat::{ConnectionId, EventCursor, LogReplay, Message};
 use gravity_domain::clock::Timestamp;
 use gravity_domain::error::StoreError;
 use gravity_domain::id::{ChatMessageId, ConversationId, UserId};
@@ -59,13 +59,13 @@ pub trait SocketCalls: Send + Sync {
     async fn typing(&self, user: UserId, conversation: ConversationId) -> Result<(), ApiError>;
 
     /// The end of the user's log, for a client that begins.
-    async fn connect(&self, user: UserId) -> Result<LogHead, StoreError>;
+    async fn connect(&self, user: UserId) -> Result<EventCursor, StoreError>;
 
     /// What follows a cursor.
     async fn replay(&self, user: UserId, cursor: EventCursor) -> Result<LogReplay, StoreError>;
 
     /// The ends of the logs of these users.
-    async fn heads(&self, users: &[UserId]) -> Result<Vec<(UserId, u64)>, StoreError>;
+    async fn heads(&self, users: &[UserId]) -> Result<Vec<(UserId, EventCursor)>, StoreError>;
 
     /// A socket opened.
     async fn arrived(&self, user: UserId, connection: ConnectionId);

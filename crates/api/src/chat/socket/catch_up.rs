@@ -8,7 +8,9 @@ use super::outbox::Weight;
 use super::protocol::{CloseCode, RequestId};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use gravity_domain::chat::{ConnectionId, EventCursor, LogHead, LogReplay, UserEvent};
+use gravity_domain::chat::{
+    ConnectionId, EventCursor, Hint, LocalDelivery as _, LogReplay, Signal, UserEvent,
+};
 use gravity_domain::error::StoreError;
 use gravity_domain::id::UserId;
 use std::sync::Arc;
@@ -52,8 +54,38 @@ impl Wish {
 struct Begin {
     status: ResumeStatus,
     /// `None`: wherever the user's sockets are.
-    head: Option<LogHead>,
+    head: Option<EventCursor>,
     events: Vec<UserEvent>,
+    /// The version of the stream that its client was told of; `None`: it reads its stream anew.
+    told: Option<u64>,
+}
+
+impl Begin {
+    fn anew(status: ResumeStatus, head: Option<EventCursor>) -> Self {
+        Self {
+            status,
+            head,
+            events: Vec::new(),
+            told: None,
+        }
+    }
+
+    /// What was missed, when the log ends at `head`, and then the change of the stream, if it is `newest` now. Before all
+    /// that its client was at the place that comes with it.
+    fn replay(&self, head: EventCursor, newest: u64) -> (EventCursor, Vec<Bytes>) {
+        let before = EventCursor {
+            offset: self.events.first().map_or(head.offset, |first| first.offset - 1),
+            stream: self.told.unwrap_or(newest),
+            ..head
+        };
+        let events = self.events.iter().map(|event| frames::event(event, before));
+        let after = EventCursor {
+            stream: newest,
+            ..head
+        };
+        let change = (before.stream < newest).then(|| frames::stream_changed(newest, Some(after)));
+        (before, events.chain(change).collect())
+    }
 }
 
 /// Says `ready` to a socket that is attached and held, then what it missed, then what was held; from then on it follows.
@@ -91,31 +123,27 @@ pub(super) async fn begin(
 }
 
 async fn read(hub: &Arc<Hub>, user: UserId, wish: Wish) -> Result<Begin, StoreError> {
-    let begin = |status, head, events| Begin { status, head, events };
-    match wish {
-        Wish::Now if hub.position(user).is_some() => Ok(begin(ResumeStatus::None, None, Vec::new())),
-        Wish::Now => Ok(begin(
-            ResumeStatus::None,
-            Some(read_head(hub, user).await?),
-            Vec::new(),
-        )),
-        Wish::Nonsense => Ok(begin(
-            ResumeStatus::Reset,
-            Some(read_head(hub, user).await?),
-            Vec::new(),
-        )),
+    Ok(match wish {
+        Wish::Now if hub.position(user).is_some() => Begin::anew(ResumeStatus::None, None),
+        Wish::Now => Begin::anew(ResumeStatus::None, Some(read_head(hub, user).await?)),
+        Wish::Nonsense => Begin::anew(ResumeStatus::Reset, Some(read_head(hub, user).await?)),
         Wish::Since(cursor) => match replay(hub, user, cursor).await? {
-            LogReplay::Events { events, head } => Ok(begin(ResumeStatus::Ok, Some(head), events)),
-            LogReplay::Reset { head } => Ok(begin(ResumeStatus::Reset, Some(head), Vec::new())),
+            LogReplay::Events { events, head } => Begin {
+                status: ResumeStatus::Ok,
+                head: Some(head),
+                events,
+                told: Some(cursor.stream),
+            },
+            LogReplay::Reset { head } => Begin::anew(ResumeStatus::Reset, Some(head)),
         },
-    }
+    })
 }
 
 fn no_ports() -> StoreError {
     StoreError::unavailable("starting")
 }
 
-async fn read_head(hub: &Arc<Hub>, user: UserId) -> Result<LogHead, StoreError> {
+async fn read_head(hub: &Arc<Hub>, user: UserId) -> Result<EventCursor, StoreError> {
     let ports = hub.ports().ok_or_else(no_ports)?;
     let head = hub.within(ports.calls.connect(user)).await;
     count("head", head.is_ok());
@@ -137,7 +165,7 @@ fn count(what: &'static str, is_ok: bool) {
 fn ready(
     hub: &Hub,
     user: UserId,
-    begun: &Begin,
+    (status, replaying): (ResumeStatus, usize),
     cursor: Option<EventCursor>,
     id: Option<&RequestId>,
 ) -> Bytes {
@@ -146,8 +174,8 @@ fn ready(
         ping_every_ms: hub.settings.ping_every_ms,
         limits: hub.settings.stated(),
         mode: hub.mode().0,
-        status: begun.status,
-        replaying: begun.events.len(),
+        status,
+        replaying,
         cursor,
         id,
     })
@@ -155,33 +183,22 @@ fn ready(
 
 /// False when a position is needed that is not there.
 fn finish(hub: &Arc<Hub>, socket: &Arc<Socket>, user: UserId, begun: &Begin, id: Option<&RequestId>) -> bool {
-    let epoch = begun.head.map(|head| head.epoch);
-    let replayed: Vec<Bytes> = begun
-        .events
-        .iter()
-        .map(|event| frames::event(event, epoch.unwrap_or_default()))
-        .collect();
     let mut ending = Ending::new();
     let mut shard = hub.shard(user);
     let Some(following) = shard.get_mut(&user) else {
         return true;
     };
-    let Some(head) = begun.head.map(EventCursor::from).or(following.position) else {
+    let Some(head) = begun.head.or(following.position) else {
         return false;
     };
-    following.place(head, &mut ending, socket.id);
-    // A resuming client stores the cursor of what it was told last: its own, until the replay has passed it.
-    let stated = match begun.events.first() {
-        Some(first) => EventCursor {
-            epoch: head.epoch,
-            offset: first.offset - 1,
-        },
-        None => head,
-    };
+    let newest = following.place(head, &mut ending, socket.id);
     if let Some(member) = following.member(socket.id) {
+        let (before, replay) = begun.replay(head, newest);
         socket.is_begun.store(true, Relaxed);
-        socket.push(ready(hub, user, begun, Some(stated), id), Weight::Free);
-        for frame in replayed {
+        // A resuming client stores the cursor of what it was told last: its own, until the replay has passed it.
+        let answer = (begun.status, replay.len());
+        socket.push(ready(hub, user, answer, Some(before), id), Weight::Free);
+        for frame in replay {
             socket.push(frame, Weight::Free);
         }
         if let Err(code) = member.release(head.offset) {
@@ -204,11 +221,6 @@ fn put_off(hub: &Arc<Hub>, socket: &Arc<Socket>, user: UserId, wish: Wish, id: O
         Wish::Nonsense => (ResumeStatus::Reset, None),
         Wish::Since(cursor) => (ResumeStatus::Deferred, Some(cursor)),
     };
-    let begun = Begin {
-        status,
-        head: None,
-        events: Vec::new(),
-    };
     let mut shard = hub.shard(user);
     let Some(member) = shard
         .get_mut(&user)
@@ -217,7 +229,7 @@ fn put_off(hub: &Arc<Hub>, socket: &Arc<Socket>, user: UserId, wish: Wish, id: O
         return;
     };
     socket.is_begun.store(true, Relaxed);
-    socket.push(ready(hub, user, &begun, cursor, id), Weight::Free);
+    socket.push(ready(hub, user, (status, 0), cursor, id), Weight::Free);
     member.defer(cursor);
 }
 
@@ -235,6 +247,8 @@ pub(super) fn follow(hub: &Hub, user: UserId) {
             pause = match replay(&hub, user, position).await {
                 Ok(LogReplay::Events { events, head }) if head.epoch == position.epoch => {
                     hub.hear(user, events);
+                    let version = head.stream;
+                    hub.deliver(user, Hint::Signal(Signal::StreamChanged { version }));
                     GRACE * 2
                 }
                 Ok(LogReplay::Events { .. } | LogReplay::Reset { .. }) => return lose(&hub, user),
@@ -365,15 +379,16 @@ async fn look_at_heads_of(hub: &Arc<Hub>, users: &[UserId]) -> bool {
         let heads = hub.within(ports.calls.heads(batch)).await;
         count("heads", heads.is_ok());
         let Ok(heads) = heads else { return false };
-        for (user, offset) in heads {
-            raise(hub, user, offset);
+        for (user, head) in heads {
+            raise(hub, user, head);
         }
     }
     true
 }
 
-/// The user's log reaches to `offset`.
-fn raise(hub: &Hub, user: UserId, offset: u64) {
+/// The user's log ends at `head`.
+fn raise(hub: &Hub, user: UserId, head: EventCursor) {
+    let (offset, mut ending) = (head.offset, Ending::new());
     let mut shard = hub.shard(user);
     let Some(following) = shard.get_mut(&user) else {
         return;
@@ -388,8 +403,10 @@ fn raise(hub: &Hub, user: UserId, offset: u64) {
         return check(hub, user, position);
     }
     following.top = following.top.max(offset);
+    following.stream_changed(head.stream, &mut ending);
     let is_behind = following.is_behind() && !std::mem::replace(&mut following.is_catching_up, true);
     drop(shard);
+    hub.close_all(ending);
     if is_behind {
         follow(hub, user);
     }
@@ -450,28 +467,22 @@ async fn settle_one(hub: &Arc<Hub>, user: UserId, connection: ConnectionId, curs
     let Some(following) = shard.get_mut(&user) else {
         return;
     };
-    let head = begun
-        .as_ref()
-        .ok()
-        .and_then(|begun| begun.head)
-        .map(EventCursor::from);
-    if let Some(head) = head {
-        following.place(head, &mut ending, connection);
-    }
+    let head = begun.as_ref().ok().and_then(|begun| begun.head);
+    let head = head.map(|head| (head, following.place(head, &mut ending, connection)));
     let Some(member) = following.member(connection) else {
         return;
     };
     match (begun, head) {
-        (Ok(begun), Some(head)) => {
-            if begun.status == ResumeStatus::Ok {
-                for event in &begun.events {
-                    member.socket.push(frames::event(event, head.epoch), Weight::Free);
-                }
-            } else {
+        (Ok(begun), Some((head, newest))) => {
+            let (before, replay) = begun.replay(head, newest);
+            if begun.status != ResumeStatus::Ok {
                 let reason = if cursor.is_some() { "reset" } else { "recovered" };
                 member
                     .socket
-                    .push(frames::resync(reason, Some(head)), Weight::Free);
+                    .push(frames::resync(reason, Some(before)), Weight::Free);
+            }
+            for frame in replay {
+                member.socket.push(frame, Weight::Free);
             }
             if let Err(code) = member.release(head.offset) {
                 ending.push((Arc::clone(&member.socket), code));

@@ -6,6 +6,9 @@
 //!
 //! A member begins as [`Stage::Held`]: its own replay is read meanwhile, and what comes live waits, since a client must hear the
 //! log in order. A member whose replay cannot be read is [`Stage::Deferred`] and hears only what is in no log.
+//!
+//! `position.stream` is the version of the stream that those who are live were told of. It is told once, whoever says it how often,
+//! and a member that is not there yet is told when it is.
 
 use super::frames::{self, AckStatus, Acked};
 use super::open_socket::Socket;
@@ -120,9 +123,9 @@ impl Following {
             }
             return Heard::Ahead;
         }
-        self.hand_out(&event, position.epoch, ending);
+        self.hand_out(&event, position, ending);
         while let Some(next) = self.next_of_ahead() {
-            self.hand_out(&next, position.epoch, ending);
+            self.hand_out(&next, position, ending);
         }
         Heard::Delivered
     }
@@ -141,9 +144,9 @@ impl Following {
         None
     }
 
-    fn hand_out(&mut self, event: &UserEvent, epoch: u64, ending: &mut Ending) {
+    fn hand_out(&mut self, event: &UserEvent, position: EventCursor, ending: &mut Ending) {
         let offset = event.offset;
-        let cursor = EventCursor { epoch, offset };
+        let cursor = EventCursor { offset, ..position };
         self.position = Some(cursor);
         let sender = self.sender_of(event, cursor);
         let mut shared: Option<Bytes> = None;
@@ -153,7 +156,11 @@ impl Following {
             }
             let frame = match &sender {
                 Some((connection, ack)) if *connection == member.socket.id => ack.clone(),
-                _ => Some(shared.get_or_insert_with(|| frames::event(event, epoch)).clone()),
+                _ => Some(
+                    shared
+                        .get_or_insert_with(|| frames::event(event, position))
+                        .clone(),
+                ),
             };
             let Some(frame) = frame else {
                 member.delivered = offset;
@@ -209,7 +216,7 @@ impl Following {
             }
             Signal::Typing { .. } => (Weight::Typing, None),
             Signal::Presence { user_id, .. } => (Weight::Presence(*user_id), None),
-            Signal::StreamChanged { .. } => (Weight::Counted, None),
+            Signal::StreamChanged { version } => return self.stream_changed(*version, ending),
         };
         let frame = frames::signal(signal);
         for member in &mut self.members {
@@ -217,6 +224,27 @@ impl Following {
                 continue;
             }
             if let Err(code) = member.take(frame.clone(), 0, weight) {
+                ending.push((Arc::clone(&member.socket), code));
+            }
+        }
+    }
+
+    /// The user's stream is at this version. Nothing happens when that is known.
+    pub(crate) fn stream_changed(&mut self, version: u64, ending: &mut Ending) {
+        if let Some(position) = &mut self.position {
+            if version <= position.stream {
+                return;
+            }
+            position.stream = version;
+        }
+        for member in &mut self.members {
+            let cursor = match member.stage {
+                Stage::Held(_) => continue,
+                Stage::Deferred(_) => None,
+                Stage::Live => self.position.map(|position| member.place(position)),
+            };
+            let frame = frames::stream_changed(version, cursor);
+            if let Err(code) = member.take(frame, 0, Weight::Counted) {
                 ending.push((Arc::clone(&member.socket), code));
             }
         }
@@ -285,10 +313,13 @@ impl Following {
         self.members.len() < before
     }
 
-    /// The log is at `head` for one of the members: what that means for all.
-    pub(crate) fn place(&mut self, head: EventCursor, ending: &mut Ending, except: ConnectionId) {
+    /// The log is at `head` for one of the members, who is not told: what that means for all. The newest version of the stream.
+    pub(crate) fn place(&mut self, head: EventCursor, ending: &mut Ending, except: ConnectionId) -> u64 {
         match self.position {
-            Some(position) if position.epoch == head.epoch => self.top = self.top.max(head.offset),
+            Some(position) if position.epoch == head.epoch => {
+                self.top = self.top.max(head.offset);
+                self.stream_changed(head.stream, ending);
+            }
             Some(_) => {
                 for member in self.members.iter().filter(|member| member.socket.id != except) {
                     ending.push((Arc::clone(&member.socket), CloseCode::PositionLost));
@@ -302,6 +333,7 @@ impl Following {
                 self.top = self.top.max(head.offset);
             }
         }
+        self.position.map_or(head.stream, |position| position.stream)
     }
 }
 
@@ -343,6 +375,14 @@ impl Member {
             for (_, frame) in held.into_iter().filter(|(offset, _)| *offset == 0) {
                 self.socket.push(frame, Weight::Counted);
             }
+        }
+    }
+
+    /// Where it is, when the user's sockets are at `position`.
+    fn place(&self, position: EventCursor) -> EventCursor {
+        EventCursor {
+            offset: position.offset.max(self.delivered),
+            ..position
         }
     }
 

@@ -143,13 +143,19 @@ pub(crate) fn ready(ready: &Ready<'_>) -> Bytes {
     frame("ready", ready.id, ready.cursor, &payload.to_string())
 }
 
-/// An entry of the log, as Postgres has it.
-pub(crate) fn event(event: &UserEvent, epoch: u64) -> Bytes {
+/// An entry of the log, as Postgres has it, for those who are where it follows: `before`.
+pub(crate) fn event(event: &UserEvent, before: EventCursor) -> Bytes {
     let cursor = EventCursor {
-        epoch,
         offset: event.offset,
+        ..before
     };
     frame(event.kind.as_str(), None, Some(cursor), &event.payload)
+}
+
+/// `stream.changed`: the user's stream is at this version. For those who do not follow the log yet, without a cursor.
+pub(crate) fn stream_changed(version: u64, cursor: Option<EventCursor>) -> Bytes {
+    let payload = json!({"version": version});
+    frame("stream.changed", None, cursor, &payload.to_string())
 }
 
 /// `message.ack` of a message that was accepted or stored.
@@ -235,7 +241,7 @@ pub(crate) fn signal(signal: &Signal) -> Bytes {
             None,
             &json!({"userId": user_id, "status": status, "lastSeen": last_seen}),
         ),
-        Signal::StreamChanged { version } => told("stream.changed", None, &json!({"version": version})),
+        Signal::StreamChanged { version } => stream_changed(*version, None),
     }
 }
 

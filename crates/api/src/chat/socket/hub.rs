@@ -252,10 +252,10 @@ impl Hub {
     pub(super) fn top(&self, user: UserId) -> Option<EventCursor> {
         let shard = self.shard(user);
         let following = shard.get(&user)?;
-        let EventCursor { epoch, offset } = following.position?;
+        let position = following.position?;
         Some(EventCursor {
-            epoch,
-            offset: offset.max(following.top),
+            offset: position.offset.max(following.top),
+            ..position
         })
     }
 

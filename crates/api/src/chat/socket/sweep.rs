@@ -1,5 +1,5 @@
 //! What the hub does by itself: one sweep over all sockets each second instead of timers of their own, the upkeep of presence,
-//! looking at the logs while no other node is heard, and the planned end.
+//! looking at the logs, and the planned end.
 
 use super::catch_up;
 use super::frames;
@@ -20,6 +20,8 @@ use uuid::Uuid;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const RENEW_EVERY: Duration = Duration::from_secs(25);
+/// How often the ends of logs are looked at although other nodes are heard: one that commits may be killed before it says so.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Connections whose leases are renewed at once.
 const RENEW_BATCH: usize = 1_000;
 /// A token's end is told of so long before, in milliseconds.
@@ -43,6 +45,11 @@ pub(super) fn start(hub: &Arc<Hub>) {
     every(hub, SWEEP_EVERY, |hub| async move { sweep(&hub).await });
     let poll = Duration::from_millis(hub.settings.poll_every_ms.max(10));
     every(hub, poll, |hub| async move { look_around(&hub).await });
+    every(hub, LOOK_EVERY, |hub| async move {
+        if hub.mode().0 == frames::Mode::Normal {
+            catch_up::look_at_heads(&hub).await;
+        }
+    });
     every(hub, RENEW_EVERY, |hub| async move { renew(&hub).await });
 }
 

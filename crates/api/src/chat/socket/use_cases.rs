@@ -5,7 +5,7 @@ use super::protocol::SendFrame;
 use crate::error::{ApiError, ErrorCode};
 use async_trait::async_trait;
 use gravity_domain::auth::UserStatus;
-use gravity_domain::chat::{ConnectionId, EventCursor, LogHead, LogReplay, Ticket};
+use gravity_domain::chat::{ConnectionId, EventCursor, LogReplay, Ticket};
 use gravity_domain::error::StoreError;
 use gravity_domain::id::{ChatMessageId, ConversationId, UserId};
 use gravity_domain::sync::WriteOutcome;
@@ -105,7 +105,7 @@ impl SocketCalls for UseCases {
         Ok(self.typing.run(user, conversation).await?)
     }
 
-    async fn connect(&self, user: UserId) -> Result<LogHead, StoreError> {
+    async fn connect(&self, user: UserId) -> Result<EventCursor, StoreError> {
         self.connect.run(user).await
     }
 
@@ -113,7 +113,7 @@ impl SocketCalls for UseCases {
         self.replay.run(user, cursor).await
     }
 
-    async fn heads(&self, users: &[UserId]) -> Result<Vec<(UserId, u64)>, StoreError> {
+    async fn heads(&self, users: &[UserId]) -> Result<Vec<(UserId, EventCursor)>, StoreError> {
         self.replay.heads(users).await
     }
 

@@ -187,7 +187,7 @@ impl CachedChat {
         self.may_read()?;
         self.trails.begin(user);
         let began = Instant::now();
-        let head = self.ports.log.head(user).await?;
+        let head = LogHead::from(self.ports.log.head(user).await?);
         self.floors.asked(user, head, began);
         Ok(head)
     }

@@ -5,7 +5,7 @@ use crate::chat::{Connect, IssueTicket, LookUpPresence, RedeemTicket, ReplayLog,
 use gravity_domain::auth::{Principal, Role};
 use gravity_domain::chat::ports::{MockEventLog, MockLive, MockPresenceBoard, MockTickets};
 use gravity_domain::chat::{
-    ConnectionId, EventCursor, LogHead, LogReplay, Presence, PresenceStatus, Signal, Ticket, TicketHolder,
+    ConnectionId, EventCursor, LogReplay, Presence, PresenceStatus, Signal, Ticket, TicketHolder,
 };
 use gravity_domain::sync::ReadError;
 
@@ -168,14 +168,19 @@ async fn a_ticket_lets_in_its_holder_until_the_token_ends() {
 
 #[tokio::test]
 async fn the_log_is_read_while_postgres_is_up_and_not_asked_for_while_it_is_away() {
-    let head = LogHead { epoch: 1, offset: 9 };
-    let cursor = EventCursor::from(head);
+    let head = EventCursor {
+        epoch: 1,
+        offset: 9,
+        stream: 4,
+    };
     for is_up in [true, false] {
         let world = World::new(is_up);
         let mut log = MockEventLog::new();
         if is_up {
             log.expect_head().times(1).returning(move |_| Ok(head));
-            log.expect_heads().times(1).returning(|_| Ok(vec![(ME, 9)]));
+            log.expect_heads()
+                .times(1)
+                .returning(move |_| Ok(vec![(ME, head)]));
             log.expect_since()
                 .withf(|_, _, limit| *limit == ReplayLog::MOST)
                 .times(1)
@@ -185,7 +190,7 @@ async fn the_log_is_read_while_postgres_is_up_and_not_asked_for_while_it_is_away
         let connect = Connect::new(Arc::new(world.cache()), log.clone(), breaker.clone());
         assert_eq!(connect.run(ME).await.ok(), is_up.then_some(head));
         let replay = ReplayLog::new(log, breaker);
-        assert_eq!(replay.run(ME, cursor).await.is_ok(), is_up);
+        assert_eq!(replay.run(ME, head).await.is_ok(), is_up);
         assert_eq!(replay.heads(&[ME]).await.is_ok(), is_up);
     }
 }

@@ -16,7 +16,7 @@ use crate::error::{ApiError, ErrorCode};
 use async_trait::async_trait;
 use gravity_domain::chat::ports::MockRelay;
 use gravity_domain::chat::{
-    ConnectionId, EventCursor, EventKind, Hint, LocalDelivery as _, LogHead, LogReplay, Relay, UserEvent,
+    ConnectionId, EventCursor, EventKind, Hint, LocalDelivery as _, LogReplay, Relay, Signal, UserEvent,
 };
 use gravity_domain::clock::{MockClock, Timestamp};
 use gravity_domain::error::StoreError;
@@ -34,6 +34,8 @@ use tokio::runtime::Handle;
 pub(super) struct Logs {
     entries: Mutex<HashMap<UserId, Vec<UserEvent>>>,
     epoch: AtomicU64,
+    /// The version of everybody's stream.
+    stream: AtomicU64,
     is_away: AtomicBool,
     is_suspended: AtomicBool,
     reads: AtomicUsize,
@@ -75,10 +77,11 @@ impl Logs {
         }
     }
 
-    fn end(&self, user: UserId) -> LogHead {
+    fn end(&self, user: UserId) -> EventCursor {
         let entries = self.entries.lock().unwrap();
-        LogHead {
+        EventCursor {
             epoch: self.epoch.load(SeqCst),
+            stream: self.stream.load(SeqCst),
             offset: entries.get(&user).map_or(0, |log| log.len() as u64),
         }
     }
@@ -110,7 +113,7 @@ impl SocketCalls for Logs {
         Ok(())
     }
 
-    async fn connect(&self, user: UserId) -> Result<LogHead, StoreError> {
+    async fn connect(&self, user: UserId) -> Result<EventCursor, StoreError> {
         self.ask()?;
         let head = self.end(user);
         self.travel().await;
@@ -141,9 +144,9 @@ impl SocketCalls for Logs {
         Ok(LogReplay::Events { events, head })
     }
 
-    async fn heads(&self, users: &[UserId]) -> Result<Vec<(UserId, u64)>, StoreError> {
+    async fn heads(&self, users: &[UserId]) -> Result<Vec<(UserId, EventCursor)>, StoreError> {
         self.ask()?;
-        Ok(users.iter().map(|user| (*user, self.end(*user).offset)).collect())
+        Ok(users.iter().map(|user| (*user, self.end(*user))).collect())
     }
 
     async fn arrived(&self, user: UserId, _: ConnectionId) {
@@ -226,6 +229,17 @@ impl World {
     fn commit(&self, number: u64) {
         let event = self.logs.number(self.user, number);
         self.hint(&event);
+    }
+
+    /// Changes the stream, and tells so.
+    fn change_stream(&self) {
+        let version = self.logs.stream.fetch_add(1, SeqCst) + 1;
+        self.tell_stream(version);
+    }
+
+    fn tell_stream(&self, version: u64) {
+        self.hub
+            .deliver(self.user, Hint::Signal(Signal::StreamChanged { version }));
     }
 }
 

@@ -1,7 +1,30 @@
 use super::*;
 
 fn since(offset: u64) -> Wish {
-    Wish::Since(EventCursor { epoch: 0, offset })
+    told(offset, 0)
+}
+
+fn told(offset: u64, stream: u64) -> Wish {
+    Wish::Since(EventCursor {
+        epoch: 0,
+        offset,
+        stream,
+    })
+}
+
+/// Versions of the stream that were told, each with its cursor.
+fn streams(frames: &[Value]) -> Vec<(u64, Option<&str>)> {
+    let of = |frame: &'_ &Value| frame["type"] == "stream.changed";
+    frames
+        .iter()
+        .filter(of)
+        .map(|frame| {
+            (
+                frame["payload"]["version"].as_u64().unwrap(),
+                frame["cursor"].as_str(),
+            )
+        })
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -15,7 +38,7 @@ async fn a_client_that_begins_hears_what_comes_from_now_on() {
         json!({"status": "none", "replaying": 0})
     );
     assert_eq!(ready["payload"]["userId"], json!(world.user));
-    assert_eq!(ready["cursor"], "0.1");
+    assert_eq!(ready["cursor"], "0.1.0");
     world.commit(2);
     assert_eq!(numbers(&frames(&socket)), [2]);
 }
@@ -38,7 +61,7 @@ async fn a_client_that_resumes_hears_first_what_it_missed_and_then_what_came_mea
         heard[0]["payload"]["resume"],
         json!({"status": "ok", "replaying": 4})
     );
-    assert_eq!(heard[0]["cursor"], "0.1", "not past what is replayed");
+    assert_eq!(heard[0]["cursor"], "0.1.0", "not past what is replayed");
     assert_eq!(numbers(&heard), [2, 3, 4, 5, 6]);
     assert_eq!(numbers(&frames(&other)), [4, 5, 6]);
 }
@@ -63,13 +86,14 @@ async fn too_much_another_epoch_a_place_beyond_the_end_and_nonsense_are_a_reset(
     let other_epoch = EventCursor {
         epoch: 3,
         offset: 1_000,
+        stream: 0,
     };
     for wish in [since(0), since(2_000), Wish::Since(other_epoch), Wish::Nonsense] {
         let socket = world.socket(wish).await;
         let heard = frames(&socket);
         assert_eq!(types(&heard), ["ready"], "never a part");
         assert_eq!(heard[0]["payload"]["resume"]["status"], "reset", "{wish:?}");
-        assert_eq!(heard[0]["cursor"], "0.3e9");
+        assert_eq!(heard[0]["cursor"], "0.3e9.0");
     }
 }
 
@@ -82,7 +106,7 @@ async fn a_replay_that_cannot_be_read_now_follows_as_soon_as_it_can() {
     let fresh = world.socket(Wish::Now).await;
     let ready = frames(&resuming);
     assert_eq!(ready[0]["payload"]["resume"]["status"], "deferred");
-    assert_eq!(ready[0]["cursor"], "0.0");
+    assert_eq!(ready[0]["cursor"], "0.0.0");
     assert_eq!(frames(&fresh)[0]["payload"]["resume"]["status"], "none");
     world.logs.number(world.user, 2);
     world.logs.is_away.store(false, SeqCst);
@@ -94,7 +118,7 @@ async fn a_replay_that_cannot_be_read_now_follows_as_soon_as_it_can() {
     .await;
     let told = frames(&fresh);
     assert_eq!(types(&told), ["resync"]);
-    assert_eq!(told[0]["cursor"], "0.2");
+    assert_eq!(told[0]["cursor"], "0.2.0");
     world.commit(3);
     assert_eq!(numbers(&frames(&resuming)), [3]);
     assert_eq!(numbers(&frames(&fresh)), [3]);
@@ -115,7 +139,7 @@ async fn a_replay_that_was_put_off_and_has_become_impossible_is_a_resync() {
     .await;
     assert_eq!(types(&heard), ["resync"]);
     assert_eq!(heard[0]["payload"]["reason"], "reset");
-    assert_eq!(heard[0]["cursor"], "0.0");
+    assert_eq!(heard[0]["cursor"], "0.0.0");
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,4 +176,108 @@ async fn what_one_socket_is_replayed_the_others_of_the_user_hear_too() {
         heard == [1]
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_the_stream_is_told_once_with_a_cursor_that_leads_past_it() {
+    let world = World::new();
+    world.logs.stream.store(4, SeqCst);
+    world.logs.number(world.user, 1);
+    let socket = world.socket(Wish::Now).await;
+    assert_eq!(frames(&socket)[0]["cursor"], "0.1.4");
+    world.change_stream();
+    world.tell_stream(5);
+    world.tell_stream(3);
+    world.commit(2);
+    let heard = frames(&socket);
+    assert_eq!(types(&heard), ["stream.changed", "notification.new"]);
+    assert_eq!(streams(&heard), [(5, Some("0.1.5"))]);
+    assert_eq!(heard[1]["cursor"], "0.2.5");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_was_away_is_told_of_the_stream_after_what_else_it_missed() {
+    let world = World::new();
+    let other = world.begun().await;
+    world.logs.number(world.user, 1);
+    world.logs.stream.store(7, SeqCst);
+    let socket = world.socket(told(0, 6)).await;
+    let heard = frames(&socket);
+    assert_eq!(types(&heard), ["ready", "notification.new", "stream.changed"]);
+    assert_eq!(heard[0]["payload"]["resume"]["replaying"], 2);
+    assert_eq!(heard[0]["cursor"], "0.0.6", "not past what is replayed");
+    assert_eq!(heard[1]["cursor"], "0.1.6");
+    assert_eq!(streams(&heard), [(7, Some("0.1.7"))]);
+    assert_eq!(
+        streams(&frames(&other)),
+        [(7, Some("0.0.7"))],
+        "whose hint was lost"
+    );
+
+    let again = world.socket(told(1, 7)).await;
+    let heard = frames(&again);
+    assert_eq!(types(&heard), ["ready"], "nothing was missed");
+    assert_eq!(heard[0]["cursor"], "0.1.7");
+    assert_eq!(heard[0]["payload"]["resume"]["replaying"], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_changes_while_the_log_is_read_is_told_when_the_client_follows() {
+    let world = World::new();
+    world.begun().await;
+    let socket = world.attached();
+    world.logs.delay.store(50, SeqCst);
+    let meanwhile = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        world.change_stream();
+        world.commit(1);
+        assert!(frames(&socket).is_empty());
+    };
+    tokio::join!(
+        catch_up::begin(&world.hub, &socket, world.user, since(0), None),
+        meanwhile
+    );
+    let heard = frames(&socket);
+    assert_eq!(types(&heard), ["ready", "stream.changed", "notification.new"]);
+    assert_eq!(streams(&heard), [(1, Some("0.0.1"))]);
+    assert_eq!(heard[2]["cursor"], "0.1.1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_be_replayed_to_hears_of_the_stream_without_a_cursor_and_again_with_the_replay() {
+    let world = World::new();
+    world.logs.is_away.store(true, SeqCst);
+    let socket = world.socket(since(0)).await;
+    world.change_stream();
+    let heard = frames(&socket);
+    assert_eq!(types(&heard), ["ready", "stream.changed"]);
+    assert_eq!(streams(&heard), [(1, None)]);
+    world.logs.is_away.store(false, SeqCst);
+    let mut heard = Vec::new();
+    until(|| {
+        heard.extend(frames(&socket));
+        !heard.is_empty()
+    })
+    .await;
+    assert_eq!(types(&heard), ["stream.changed"]);
+    assert_eq!(streams(&heard), [(1, Some("0.0.1"))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_told_is_found_within_ten_seconds() {
+    let world = World::new();
+    let socket = world.begun().await;
+    world.logs.number(world.user, 1);
+    world.logs.stream.store(9, SeqCst);
+    let began = tokio::time::Instant::now();
+    let mut heard = Vec::new();
+    until(|| {
+        heard.extend(frames(&socket));
+        heard.len() >= 2
+    })
+    .await;
+    assert!(began.elapsed() <= Duration::from_secs(11));
+    assert_eq!(numbers(&heard), [1]);
+    let told: Vec<u64> = streams(&heard).iter().map(|told| told.0).collect();
+    assert_eq!(told, [9]);
 }

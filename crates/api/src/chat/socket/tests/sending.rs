@@ -58,7 +58,7 @@ async fn the_sending_socket_is_told_stored_once_and_the_others_get_the_message()
     let heard = frames(&sender);
     assert_eq!(types(&heard), ["message.ack"]);
     assert_eq!(statuses(&heard), ["stored"]);
-    assert_eq!(heard[0]["cursor"], "0.1");
+    assert_eq!(heard[0]["cursor"], "0.1.0");
     assert_eq!(types(&frames(&other)), ["message.new"]);
 }
 
