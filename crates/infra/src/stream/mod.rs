@@ -2,6 +2,7 @@
 
 pub(crate) mod action;
 pub mod cache;
+mod columns;
 mod growth;
 mod ingest;
 mod list;
