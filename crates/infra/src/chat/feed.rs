@@ -1,4 +1,5 @@
-//! Tells of changes at once: to the sockets here, and through Redis to the nodes that have sockets of the same users.
+//! Tells of changes at once: to the sockets here, and through Redis (a server, or a cluster with sharded channels) to the nodes
+//! that have sockets of the same users.
 //!
 //! What is told is a hint; the logs in Postgres are the truth. So nothing here waits or is tried again: hints go into a bounded
 //! outbox, and are counted and dropped when it is full or Redis is away. Each user has a channel; a node subscribes to those of
@@ -10,7 +11,7 @@
 
 mod life;
 
-use crate::redis::{ChannelListener, Channels, PREFIX, Redis, subscribe};
+use crate::redis::{Carrier, ChannelListener, Channels, PREFIX, subscribe};
 use gravity_domain::chat::{Hint, Live, LocalDelivery, Relay, Signal, UserEvent};
 use gravity_domain::id::UserId;
 use life::Life;
@@ -67,10 +68,10 @@ struct Core {
 
 impl Feed {
     /// Begins on `handle`, a multi-threaded runtime; ends with `stop`. Nothing is delivered here before [`Self::connect`]. Without
-    /// `redis` hints reach this node only, and [`Relay::is_up`] is false: another node may write to the same logs.
+    /// a carrier hints reach this node only, and [`Relay::is_up`] is false: another node may write to the same logs.
     pub fn spawn(
         settings: FeedSettings,
-        redis: Option<Redis>,
+        carrier: Option<Carrier>,
         handle: &Handle,
         stop: &CancellationToken,
     ) -> Self {
@@ -79,20 +80,20 @@ impl Feed {
             node: Uuid::new_v4(),
             local: OnceLock::new(),
             channels: Arc::default(),
-            outbox: redis.is_some().then_some(outbox),
+            outbox: carrier.is_some().then_some(outbox),
             life: Life::default(),
             called: Notify::new(),
         });
-        if let Some(redis) = redis {
+        if let Some(carrier) = carrier {
             core.channels.add(core.canary());
             handle.spawn(subscribe(
-                redis.settings().clone(),
+                carrier.clone(),
                 core.channels.clone(),
                 core.clone(),
                 stop.clone(),
             ));
-            handle.spawn(publish(core.node, redis.clone(), waiting, stop.clone()));
-            handle.spawn(core.clone().sing(settings.canary, redis, stop.clone()));
+            handle.spawn(publish(core.node, carrier.clone(), waiting, stop.clone()));
+            handle.spawn(core.clone().sing(settings.canary, carrier, stop.clone()));
             handle.spawn(core.clone().listen(settings.silence, stop.clone()));
         }
         Self { core }
@@ -196,11 +197,10 @@ impl Core {
         }
     }
 
-    async fn sing(self: Arc<Self>, every: Duration, redis: Redis, stop: CancellationToken) {
-        let mut song = redis::cmd("PUBLISH");
-        song.arg(self.canary()).arg(&self.node.as_bytes()[..]);
+    async fn sing(self: Arc<Self>, every: Duration, carrier: Carrier, stop: CancellationToken) {
+        let song = [(self.canary(), self.node.as_bytes().to_vec())];
         loop {
-            let sung = redis.command::<()>("chat_canary", &song).await;
+            let sung = carrier.publish("chat_canary", &song).await;
             let pause = if sung.is_ok() {
                 every
             } else {
@@ -284,7 +284,7 @@ fn concerns(hint: &Hint, user: UserId) -> bool {
 
 async fn publish(
     node: Uuid,
-    redis: Redis,
+    carrier: Carrier,
     mut waiting: mpsc::Receiver<(UserId, Hint)>,
     stop: CancellationToken,
 ) {
@@ -294,14 +294,13 @@ async fn publish(
         .await
         && received > 0
     {
-        let mut pipeline = redis::pipe();
-        for (user, hint) in &hints {
+        let message = |(user, hint): &(UserId, Hint)| {
             let mut message = node.as_bytes().to_vec();
-            if serde_json::to_writer(&mut message, hint).is_ok() {
-                pipeline.cmd("PUBLISH").arg(channel(*user)).arg(message).ignore();
-            }
-        }
-        let told = redis.pipeline::<()>("chat_hints", &pipeline).await;
+            serde_json::to_writer(&mut message, hint).ok()?;
+            Some((channel(*user), message))
+        };
+        let messages: Vec<_> = hints.iter().filter_map(message).collect();
+        let told = carrier.publish("chat_hints", &messages).await;
         count("out", if told.is_ok() { "sent" } else { "failed" }, received);
         hints.clear();
     }

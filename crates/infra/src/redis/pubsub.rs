@@ -1,10 +1,15 @@
-//! Hears what is published on channels, over a connection of its own that only subscribes.
+//! Publishes on channels, and hears what is published, over a connection of its own that only subscribes.
 //!
-//! [`Channels`] says which are wanted. Wishes that come in quick succession go out as one command. What is published while the
+//! [`Channels`] says which are wanted. Wishes that come in quick succession go out together. What is published while the
 //! connection is away is lost: [`ChannelListener::down`] and [`ChannelListener::up`] tell when that was.
+//!
+//! On one server these are channels, on a cluster sharded ones ([`Cluster`]): plain ones would be sent to every node of it.
 
+use super::cluster::{Cluster, Pushes, ShardedLine};
+use super::connection::Redis;
 use super::settings::RedisSettings;
 use futures_util::StreamExt as _;
+use gravity_domain::error::StoreError;
 use redis::RedisError;
 use redis::aio::{PubSubSink, PubSubStream};
 use std::collections::HashSet;
@@ -22,6 +27,68 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The most channels of one command.
 const BATCH: usize = 1_000;
+
+/// What carries messages.
+#[derive(Clone)]
+pub enum Carrier {
+    /// A server.
+    Server(Redis),
+    /// A cluster.
+    Cluster(Cluster),
+}
+
+impl Carrier {
+    /// Publishes messages, each on its channel. `name` is for metrics.
+    ///
+    /// # Errors
+    /// [`StoreError`]: some of them are lost.
+    pub async fn publish(
+        &self,
+        name: &'static str,
+        messages: &[(String, Vec<u8>)],
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Server(redis) => {
+                let mut pipeline = redis::pipe();
+                for (channel, message) in messages {
+                    pipeline.cmd("PUBLISH").arg(channel).arg(message).ignore();
+                }
+                redis.pipeline(name, &pipeline).await
+            }
+            Self::Cluster(cluster) => cluster.publish(name, messages).await,
+        }
+    }
+}
+
+/// The side of a connection that subscribes.
+pub(super) trait Line {
+    /// Subscribes to these.
+    async fn join(&mut self, channels: &[Arc<str>]) -> Result<(), RedisError>;
+    /// Unsubscribes from these.
+    async fn leave(&mut self, channels: &[Arc<str>]) -> Result<(), RedisError>;
+    /// Fails when the connection is gone.
+    async fn ping(&mut self) -> Result<(), RedisError>;
+}
+
+impl Line for PubSubSink {
+    async fn join(&mut self, channels: &[Arc<str>]) -> Result<(), RedisError> {
+        for some in channels.chunks(BATCH) {
+            timely(self.subscribe(names(some))).await?;
+        }
+        Ok(())
+    }
+
+    async fn leave(&mut self, channels: &[Arc<str>]) -> Result<(), RedisError> {
+        for some in channels.chunks(BATCH) {
+            timely(self.unsubscribe(names(some))).await?;
+        }
+        Ok(())
+    }
+
+    async fn ping(&mut self) -> Result<(), RedisError> {
+        timely(PubSubSink::ping::<redis::Value>(self)).await.map(drop)
+    }
+}
 
 /// Hears of messages. Called from the connection's task: must not block.
 pub trait ChannelListener: Send + Sync + 'static {
@@ -77,6 +144,10 @@ impl Channels {
         self.renewed.notify_one();
     }
 
+    pub(super) fn wants(&self, channel: &str) -> bool {
+        self.wishes().wanted.contains(channel)
+    }
+
     fn all(&self) -> HashSet<Arc<str>> {
         let mut wishes = self.wishes();
         wishes.touched.clear();
@@ -101,7 +172,7 @@ impl Channels {
 
 /// Keeps a connection that tells `listener`, until `stop`. Nothing it meets ends it.
 pub async fn subscribe(
-    settings: RedisSettings,
+    carrier: Carrier,
     channels: Arc<Channels>,
     listener: Arc<dyn ChannelListener>,
     stop: CancellationToken,
@@ -111,7 +182,7 @@ pub async fn subscribe(
         let ended = tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            ended = follow(&settings, &channels, listener.as_ref(), &mut pause) => Some(ended),
+            ended = follow(&carrier, &channels, listener.as_ref(), &mut pause) => Some(ended),
         };
         listener.down();
         match ended {
@@ -132,22 +203,43 @@ pub async fn subscribe(
 
 /// One connection, from its making to its end.
 async fn follow(
-    settings: &RedisSettings,
+    carrier: &Carrier,
     channels: &Channels,
     listener: &dyn ChannelListener,
     pause: &mut Duration,
 ) -> Result<(), RedisError> {
-    let client = settings
-        .client()
-        .map_err(|_| RedisError::from(std::io::Error::other("address")))?;
-    let (sink, stream) = timely(client.get_async_pubsub()).await?.split();
+    match carrier {
+        Carrier::Server(redis) => {
+            let (sink, stream) = connect(redis.settings()).await?;
+            let tended = tend(sink, channels, listener, pause);
+            until_one_ends(channels, read(stream, listener), tended).await
+        }
+        Carrier::Cluster(cluster) => {
+            let (line, pushes): (ShardedLine, Pushes) = timely(cluster.line()).await?;
+            let tended = tend(line, channels, listener, pause);
+            until_one_ends(channels, pushes.read(channels, listener), tended).await
+        }
+    }
+}
+
+async fn connect(settings: &RedisSettings) -> Result<(PubSubSink, PubSubStream), RedisError> {
+    let client = settings.client();
+    let client = client.map_err(|_| RedisError::from(std::io::Error::other("address")))?;
+    Ok(timely(client.get_async_pubsub()).await?.split())
+}
+
+async fn until_one_ends(
+    channels: &Channels,
+    reading: impl Future<Output = ()>,
+    tending: impl Future<Output = Result<(), RedisError>>,
+) -> Result<(), RedisError> {
     // A wish to renew that is older than this connection is fulfilled by it.
     let _ = futures_util::FutureExt::now_or_never(channels.renewed.notified());
     tokio::select! {
         biased;
         () = channels.renewed.notified() => Ok(()),
-        () = read(stream, listener) => Ok(()),
-        ended = tend(sink, channels, listener, pause) => ended,
+        () = reading => Ok(()),
+        ended = tending => ended,
     }
 }
 
@@ -158,14 +250,14 @@ async fn read(mut stream: PubSubStream, listener: &dyn ChannelListener) {
 }
 
 async fn tend(
-    mut sink: PubSubSink,
+    mut line: impl Line,
     channels: &Channels,
     listener: &dyn ChannelListener,
     pause: &mut Duration,
 ) -> Result<(), RedisError> {
     let mut held = channels.all();
     let first: Vec<Arc<str>> = held.iter().cloned().collect();
-    join(&mut sink, &first).await?;
+    line.join(&first).await?;
     listener.up();
     *pause = FIRST_PAUSE;
     let mut beat = Instant::now() + HEARTBEAT;
@@ -173,18 +265,16 @@ async fn tend(
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(beat) => {
-                timely(sink.ping::<redis::Value>()).await?;
+                line.ping().await?;
                 beat = Instant::now() + HEARTBEAT;
             }
             () = channels.changed.notified() => {
                 let (joining, leaving) = channels.changes(&held);
-                for some in leaving.chunks(BATCH) {
-                    timely(sink.unsubscribe(names(some))).await?;
-                }
+                line.leave(&leaving).await?;
                 for channel in &leaving {
                     held.remove(channel);
                 }
-                join(&mut sink, &joining).await?;
+                line.join(&joining).await?;
                 held.extend(joining.iter().cloned());
                 listener.joined(&joining);
             }
@@ -192,18 +282,11 @@ async fn tend(
     }
 }
 
-async fn join(sink: &mut PubSubSink, channels: &[Arc<str>]) -> Result<(), RedisError> {
-    for some in channels.chunks(BATCH) {
-        timely(sink.subscribe(names(some))).await?;
-    }
-    Ok(())
-}
-
 fn names(channels: &[Arc<str>]) -> Vec<&str> {
     channels.iter().map(|channel| &**channel).collect()
 }
 
-async fn timely<T>(call: impl Future<Output = Result<T, RedisError>>) -> Result<T, RedisError> {
+pub(super) async fn timely<T>(call: impl Future<Output = Result<T, RedisError>>) -> Result<T, RedisError> {
     match tokio::time::timeout(PATIENCE, call).await {
         Ok(answer) => answer,
         Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),

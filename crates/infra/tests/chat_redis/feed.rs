@@ -1,10 +1,12 @@
 //! Hints between nodes.
 
-use crate::{PATIENCE, Switch, connect, redis, server, user};
+use crate::{PATIENCE, Switch, connect, server, user};
+use gravity_domain::auth::Secret;
 use gravity_domain::chat::{EventKind, Hint, Live as _, LocalDelivery, Relay as _, Signal, UserEvent};
 use gravity_domain::id::UserId;
 use gravity_infra::chat::{Feed, FeedSettings};
-use gravity_infra::redis::Redis;
+use gravity_infra::redis::{Carrier, Cluster, ClusterSettings};
+use gravity_test_support::services::{self, RedisCluster};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -67,9 +69,21 @@ fn settings() -> FeedSettings {
     }
 }
 
-fn node(settings: FeedSettings, redis: Option<Redis>) -> Node {
+fn redis(server: &services::Redis) -> Carrier {
+    Carrier::Server(crate::redis(&server.url()))
+}
+
+fn cluster(servers: &RedisCluster) -> Carrier {
+    let settings = ClusterSettings {
+        urls: servers.urls().into_iter().map(Secret::new).collect(),
+        ..ClusterSettings::default()
+    };
+    Carrier::Cluster(Cluster::new(settings).unwrap())
+}
+
+fn node(settings: FeedSettings, carrier: Option<Carrier>) -> Node {
     let stop = CancellationToken::new();
-    let feed = Feed::spawn(settings, redis, &Handle::current(), &stop);
+    let feed = Feed::spawn(settings, carrier, &Handle::current(), &stop);
     let hub = Arc::new(Hub::default());
     feed.connect(hub.clone());
     Node {
@@ -122,12 +136,8 @@ fn event(user_id: UserId, offset: u64) -> UserEvent {
 async fn entries_reach_the_node_itself_once_and_every_node_that_watches_the_user() {
     let server = server();
     let (watched, other) = (user(), user());
-    let near = node(settings(), Some(redis(&server.url())))
-        .watching(watched)
-        .await;
-    let far = node(settings(), Some(redis(&server.url())))
-        .watching(watched)
-        .await;
+    let near = node(settings(), Some(redis(&server))).watching(watched).await;
+    let far = node(settings(), Some(redis(&server))).watching(watched).await;
     let events = [event(watched, 1), event(other, 1), event(watched, 2)];
     near.feed.committed(&events);
     let of_watched = Hint::Events(vec![events[0].clone(), events[2].clone()]);
@@ -147,8 +157,8 @@ async fn entries_reach_the_node_itself_once_and_every_node_that_watches_the_user
 async fn a_user_is_heard_from_the_watching_on_until_nobody_watches() {
     let server = server();
     let (first, second) = (user(), user());
-    let near = node(settings(), Some(redis(&server.url()))).up().await;
-    let far = node(settings(), Some(redis(&server.url()))).watching(first).await;
+    let near = node(settings(), Some(redis(&server))).up().await;
+    let far = node(settings(), Some(redis(&server))).watching(first).await;
     far.feed.watch(second);
     until("the second is heard", || far.hub.hears(second)).await;
     far.feed.unwatch(first);
@@ -164,10 +174,8 @@ async fn a_user_is_heard_from_the_watching_on_until_nobody_watches() {
 async fn after_redis_came_back_everything_is_looked_at_once_and_heard_again() {
     let server = server();
     let (watched, new) = (user(), user());
-    let near = node(settings(), Some(redis(&server.url()))).up().await;
-    let far = node(settings(), Some(redis(&server.url())))
-        .watching(watched)
-        .await;
+    let near = node(settings(), Some(redis(&server))).up().await;
+    let far = node(settings(), Some(redis(&server))).watching(watched).await;
     assert_eq!(far.hub.resyncs(), ["redis"]);
     server.kill();
     until("the loss is noticed", || !far.feed.is_up() && !near.feed.is_up()).await;
@@ -189,7 +197,7 @@ async fn after_redis_came_back_everything_is_looked_at_once_and_heard_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_hangs_is_noticed() {
     let server = server();
-    let far = node(settings(), Some(redis(&server.url()))).up().await;
+    let far = node(settings(), Some(redis(&server))).up().await;
     server.pause().unwrap();
     until("the silence is noticed", || !far.feed.is_up()).await;
     server.resume().unwrap();
@@ -202,16 +210,19 @@ async fn a_subscription_without_its_canary_is_made_anew_and_the_hub_is_told() {
     let server = server();
     let breaker = Switch::closed();
     let watched = user();
-    let far = node(settings(), Some(connect(&server.url(), breaker.clone())))
-        .watching(watched)
-        .await;
+    let far = node(
+        settings(),
+        Some(Carrier::Server(connect(&server.url(), breaker.clone()))),
+    )
+    .watching(watched)
+    .await;
     breaker.allow(false);
     until("the silence is noticed", || !far.feed.is_up()).await;
     until("the hub is told", || far.hub.resyncs() == ["redis", "canary"]).await;
     breaker.allow(true);
     until("hints are heard again", || far.feed.is_up()).await;
     assert_eq!(far.hub.resyncs(), ["redis", "canary", "redis"]);
-    let near = node(settings(), Some(redis(&server.url()))).up().await;
+    let near = node(settings(), Some(redis(&server))).up().await;
     near.feed.signal(watched, signal(1));
     until("the hint is heard", || far.hub.got(watched, 1)).await;
 }
@@ -220,11 +231,9 @@ async fn a_subscription_without_its_canary_is_made_anew_and_the_hub_is_told() {
 async fn what_is_no_hint_harms_nothing() {
     let server = server();
     let watched = user();
-    let near = node(settings(), Some(redis(&server.url()))).up().await;
-    let far = node(settings(), Some(redis(&server.url())))
-        .watching(watched)
-        .await;
-    let client = redis(&server.url());
+    let near = node(settings(), Some(redis(&server))).up().await;
+    let far = node(settings(), Some(redis(&server))).watching(watched).await;
+    let client = crate::redis(&server.url());
     let channel = format!("gravity:chat:u:{watched}");
     let foreign = serde_json::to_vec(&Hint::Events(vec![event(user(), 1)])).unwrap();
     let named = |json: &[u8]| [Uuid::new_v4().as_bytes(), json].concat();
@@ -252,8 +261,8 @@ async fn what_is_no_hint_harms_nothing() {
 async fn thousands_of_users_are_watched_and_told_in_few_round_trips() {
     let server = server();
     let users: Vec<UserId> = (0..5_000).map(|_| user()).collect();
-    let near = node(settings(), Some(redis(&server.url()))).up().await;
-    let far = node(settings(), Some(redis(&server.url()))).up().await;
+    let near = node(settings(), Some(redis(&server))).up().await;
+    let far = node(settings(), Some(redis(&server))).up().await;
     for user in &users {
         far.feed.watch(*user);
     }
@@ -273,7 +282,7 @@ async fn a_server_that_hangs_holds_up_nobody_who_tells() {
         outbox: 8,
         ..settings()
     };
-    let near = node(small, Some(redis(&server.url()))).up().await;
+    let near = node(small, Some(redis(&server))).up().await;
     let told_to = user();
     server.pause().unwrap();
     let began = Instant::now();
@@ -294,4 +303,102 @@ async fn without_redis_hints_reach_this_node_only_and_nothing_is_said_to_be_hear
     assert!(alone.hub.got(user, 1));
     assert!(!alone.feed.is_up());
     alone.feed.unwatch(user);
+}
+
+/// Of the channel's messages, those that this server was told of by a publisher.
+fn subscribers(server: &services::Redis, user: UserId) -> u64 {
+    let answer = server
+        .ask(&format!("PUBSUB SHARDNUMSUB gravity:chat:u:{user}"))
+        .unwrap();
+    let count = answer.lines().last().and_then(|line| line.strip_prefix(':'));
+    count.unwrap_or_else(|| panic!("{answer}")).parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_cluster_each_channel_lives_on_one_shard_and_all_are_heard() {
+    let servers = RedisCluster::launch(2).unwrap();
+    let users: Vec<UserId> = (0..500).map(|_| user()).collect();
+    let near = node(settings(), Some(cluster(&servers))).up().await;
+    let far = node(settings(), Some(cluster(&servers))).up().await;
+    for user in &users {
+        far.feed.watch(*user);
+    }
+    until("all are heard", || {
+        far.hub.heard.lock().unwrap().len() == users.len()
+    })
+    .await;
+    let of_shard = |shard: usize| {
+        let counts = users
+            .iter()
+            .map(|user| subscribers(&servers.masters[shard], *user));
+        counts.sum::<u64>()
+    };
+    let (first, second) = (of_shard(0), of_shard(1));
+    assert_eq!(first + second, 500);
+    assert!(first > 100 && second > 100, "{first} and {second}");
+    let events: Vec<UserEvent> = users.iter().map(|user| event(*user, 1)).collect();
+    near.feed.committed(&events);
+    until("all hints are heard", || far.hub.hints().len() == users.len()).await;
+    far.feed.unwatch(users[0]);
+    until("it is left", || {
+        subscribers(&servers.masters[0], users[0]) + subscribers(&servers.masters[1], users[0]) == 0
+    })
+    .await;
+    near.feed.signal(users[0], signal(1));
+    near.feed.signal(users[1], signal(2));
+    until("the second's is heard", || far.hub.got(users[1], 2)).await;
+    assert!(!far.hub.got(users[0], 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_is_lost_is_noticed_and_after_it_came_back_everything_is_looked_at() {
+    let servers = RedisCluster::launch(2).unwrap();
+    let users: Vec<UserId> = (0..20).map(|_| user()).collect();
+    let near = node(settings(), Some(cluster(&servers))).up().await;
+    let far = node(settings(), Some(cluster(&servers))).up().await;
+    for user in &users {
+        far.feed.watch(*user);
+    }
+    until("all are heard", || {
+        far.hub.heard.lock().unwrap().len() == users.len()
+    })
+    .await;
+    servers.masters[1].kill();
+    until("the loss is noticed", || !far.feed.is_up()).await;
+    servers.masters[1].start().unwrap();
+    until("hints are heard again", || far.feed.is_up() && near.feed.is_up()).await;
+    assert_eq!(far.hub.resyncs().last(), Some(&"redis"));
+    until("all hints are heard again", || {
+        for user in &users {
+            near.feed.signal(*user, signal(7));
+        }
+        users.iter().all(|user| far.hub.got(*user, 7))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_a_shard_gives_away_is_heard_on_the_other() {
+    let servers = RedisCluster::launch(2).unwrap();
+    let watched = user();
+    let near = node(settings(), Some(cluster(&servers))).up().await;
+    let far = node(settings(), Some(cluster(&servers))).watching(watched).await;
+    let slot = servers.masters[0].ask(&format!("CLUSTER KEYSLOT gravity:chat:u:{watched}"));
+    let slot: usize = slot.unwrap().trim().trim_start_matches(':').parse().unwrap();
+    let giver = usize::from(slot >= 8_192);
+    let taker = servers.masters[1 - giver].ask("CLUSTER MYID").unwrap();
+    let taker = taker.lines().nth(1).unwrap().trim().to_owned();
+    for server in [1 - giver, giver] {
+        let moved = servers.masters[server].ask(&format!("CLUSTER SETSLOT {slot} NODE {taker}"));
+        assert!(moved.unwrap().starts_with("+OK"));
+    }
+    until("the other shard has it", || {
+        subscribers(&servers.masters[1 - giver], watched) > 0 && far.feed.is_up()
+    })
+    .await;
+    until("a hint is heard again", || {
+        near.feed.signal(watched, signal(9));
+        far.hub.got(watched, 9)
+    })
+    .await;
 }

@@ -20,7 +20,7 @@ use gravity_infra::chat::{
 };
 use gravity_infra::monitor::{Condition, StoreState};
 use gravity_infra::postgres::Pool;
-use gravity_infra::redis::Redis;
+use gravity_infra::redis::{Carrier, Redis};
 use gravity_usecase::auth::Identities;
 use gravity_usecase::chat::{
     AddSubscription, BlockUser, Connect, CountUnread, GetBlockStatus, GetMessage, GetPreferences,
@@ -57,7 +57,7 @@ impl ChatStores {
     pub(super) fn open(
         config: &ChatConfig,
         pool: &Pool,
-        redis: Option<&Redis>,
+        (redis, carrier): (Option<&Redis>, Option<Carrier>),
         (breaker, wall): (&Arc<dyn Breaker>, &Arc<dyn WallClock>),
         handle: &Handle,
         stop: &CancellationToken,
@@ -74,7 +74,7 @@ impl ChatStores {
             breaker: Arc::clone(breaker),
         };
         let cache: Arc<dyn ChatCache> = Arc::new(CachedChat::new(room, before));
-        let feed = Feed::spawn(FeedSettings::default(), redis.cloned(), handle, stop);
+        let feed = Feed::spawn(FeedSettings::default(), carrier, handle, stop);
         let (presence, tickets) = shared(redis, wall);
         Self {
             entities: ChatEntities::new(Arc::clone(&cache), Arc::new(feed.clone())),

@@ -13,7 +13,7 @@ use gravity_infra::monitor::{Connections, Monitor, MonitorSettings};
 use gravity_infra::postgres::Pool;
 use gravity_infra::postgres::probe::PostgresProbe;
 use gravity_infra::redis::probe::RedisProbe;
-use gravity_infra::redis::{Redis, RedisSettings};
+use gravity_infra::redis::{Carrier, Cluster, ClusterSettings, Redis, RedisSettings};
 use gravity_infra::stream::{CachedStream, PostgresStream, StreamCachePorts, StreamCacheSettings};
 use gravity_infra::write_buffer::{BufferSettings, DurableBuffer, FileStampStore};
 use std::path::Path;
@@ -86,7 +86,15 @@ impl Stores {
             users: config.stream.cache_users,
         };
         let around = (&breaker, &wall);
-        let chat = ChatStores::open(&config.chat, &pool, redis.as_ref(), around, handle, stop);
+        let carrier = carrier(config, redis.as_ref())?;
+        let chat = ChatStores::open(
+            &config.chat,
+            &pool,
+            (redis.as_ref(), carrier),
+            around,
+            handle,
+            stop,
+        );
         let cached_stream = CachedStream::spawn(room, before_stream, handle.clone(), stop.clone());
         cached_stream.announce(chat.live());
         Ok(Self {
@@ -142,6 +150,20 @@ pub(super) fn redis_settings(config: &Config) -> Option<RedisSettings> {
     settings.connect_timeout = config.redis.connect_timeout;
     settings.response_timeout = config.redis.response_timeout;
     Some(settings)
+}
+
+/// What carries hints between nodes.
+fn carrier(config: &Config, redis: Option<&Redis>) -> Result<Option<Carrier>, BuildError> {
+    if config.redis.pubsub_cluster.is_empty() {
+        return Ok(redis.cloned().map(Carrier::Server));
+    }
+    let cluster = Cluster::new(ClusterSettings {
+        urls: config.redis.pubsub_cluster.clone(),
+        connect_timeout: config.redis.connect_timeout,
+        response_timeout: config.redis.response_timeout,
+        ..ClusterSettings::default()
+    })?;
+    Ok(Some(Carrier::Cluster(cluster)))
 }
 
 fn buffer_settings(config: &BufferConfig) -> BufferSettings {

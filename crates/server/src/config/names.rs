@@ -19,6 +19,7 @@ pub const SHORT_NAMES: &[(&str, &str)] = &[
     ("DB_POOL_SIZE", "database.pool_size"),
     ("WRITE_DEADLINE_MS", "database.write_deadline_ms"),
     ("REDIS_URL", "redis.url"),
+    ("REDIS_PUBSUB_CLUSTER", "redis.pubsub_cluster"),
     ("JWT_SECRET", "auth.jwt_secret"),
     ("JWT_JWKS_URL", "auth.jwks_url"),
     ("JWT_PUBLIC_KEY_FILE", "auth.public_key_file"),

@@ -203,14 +203,18 @@ fn no_problem_and_no_debug_output_shows_a_secret() {
     let config = with(&[
         ("DB_PASSWORD", "hunter2"),
         ("REDIS_URL", "redis://:hunter2@cache"),
+        ("REDIS_PUBSUB_CLUSTER", "redis://:hunter2@a, rediss://:hunter2@b"),
     ])
     .unwrap();
+    assert_eq!(config.redis.pubsub_cluster[1].expose(), "rediss://:hunter2@b");
     assert!(!format!("{config:?}").contains("hunter2"));
     assert!(!format!("{config:?}").contains(SECRET));
     let named = problems(&[
         ("DATABASE_URL", "mysql://root:hunter2@db"),
         ("REDIS_URL", "hunter2"),
+        ("REDIS_PUBSUB_CLUSTER", "redis://a,hunter2"),
     ]);
+    assert_eq!(named.len(), 3, "{named:?}");
     assert!(!named.concat().contains("hunter2"), "{named:?}");
 }
 

@@ -14,6 +14,7 @@ pub mod install;
 pub(crate) mod port;
 mod postgres;
 mod redis;
+mod redis_cluster;
 pub mod shared;
 pub mod supervise;
 mod wait;
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 pub use self::port::free as free_port;
 pub use self::postgres::{Postgres, PostgresOptions};
 pub use self::redis::{Redis, RedisOptions};
+pub use self::redis_cluster::RedisCluster;
 pub use self::wait::poll_until;
 
 /// Why a server could not be found, started or controlled.

@@ -27,6 +27,8 @@ pub struct RedisOptions {
     pub port: Option<u16>,
     /// Whether it keeps its data over a restart (append-only file).
     pub durable: bool,
+    /// Whether it is to be a node of a cluster.
+    pub cluster: bool,
 }
 
 /// A private server. Dropping it stops it and removes temporary data.
@@ -179,6 +181,15 @@ impl Redis {
         self.with_running(Supervised::resume)
     }
 
+    /// One inline command, and what came back first.
+    ///
+    /// # Errors
+    /// [`ServiceError::State`] when it does not answer.
+    pub fn ask(&self, command: &str) -> Result<String, ServiceError> {
+        let silent = || ServiceError::State(format!("{NAME} does not answer"));
+        ask(self.port, format!("{command}\r\n").as_bytes()).ok_or_else(silent)
+    }
+
     fn with_running(&self, act: impl FnOnce(&Supervised)) -> Result<(), ServiceError> {
         match self.process().as_ref().filter(|process| process.is_running()) {
             Some(process) => {
@@ -206,6 +217,7 @@ impl Redis {
         let port = self.port.to_string();
         let home = self.home.display().to_string();
         let appendonly = if self.options.durable { "yes" } else { "no" };
+        let cluster = if self.options.cluster { "yes" } else { "no" };
         let arguments = [
             "--port",
             port.as_str(),
@@ -221,6 +233,8 @@ impl Redis {
             appendonly,
             "--loglevel",
             "warning",
+            "--cluster-enabled",
+            cluster,
         ];
         std::iter::once(self.program.display().to_string())
             .chain(arguments.map(String::from))

@@ -1,0 +1,154 @@
+//! Channels of a Redis Cluster: sharded ones, which only the shard hears of that their name belongs to.
+//!
+//! The driver finds the shards, and subscribes again by itself when one is lost; nobody would be told of the gap then. So a
+//! line ends with the first connection that it loses, and when a shard gives a wanted channel away; whoever keeps it makes
+//! another one.
+
+use super::error::{translate, word};
+use super::pubsub::{ChannelListener, Channels, Line, timely};
+use super::settings::{ClusterSettings, RedisSettingsError};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use gravity_domain::error::StoreError;
+use redis::cluster::ClusterClient;
+use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::{MultipleNodeRoutingInfo, ResponsePolicy, RoutingInfo};
+use redis::{ErrorKind, PushInfo, PushKind, RedisError, Value, cmd};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::Mutex;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// Commands under way at a time: a command can name one channel only.
+const AT_ONCE: usize = 256;
+
+/// A cluster. Cheap to clone; connects on first use.
+#[derive(Clone)]
+pub struct Cluster {
+    settings: ClusterSettings,
+    client: ClusterClient,
+    publishing: Arc<Mutex<Option<ClusterConnection>>>,
+}
+
+impl Cluster {
+    /// The one at these settings.
+    ///
+    /// # Errors
+    /// A URL is malformed.
+    pub fn new(settings: ClusterSettings) -> Result<Self, RedisSettingsError> {
+        Ok(Self {
+            client: settings.client(None)?,
+            settings,
+            publishing: Arc::default(),
+        })
+    }
+
+    pub(super) async fn publish(
+        &self,
+        name: &'static str,
+        messages: &[(String, Vec<u8>)],
+    ) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let published = self.publish_all(messages).await;
+        metrics::histogram!("gravity_redis_command_seconds", "command" => name)
+            .record(began.elapsed().as_secs_f64());
+        published.map_err(|error| {
+            let error = translate(error);
+            metrics::counter!("gravity_redis_errors_total", "reason" => word(&error)).increment(1);
+            error
+        })
+    }
+
+    async fn publish_all(&self, messages: &[(String, Vec<u8>)]) -> Result<(), RedisError> {
+        let connection = self.connection().await?;
+        let publish = |(channel, message): &(String, Vec<u8>)| {
+            let (mut connection, mut publish) = (connection.clone(), cmd("SPUBLISH"));
+            publish.arg(channel).arg(message);
+            async move { publish.query_async::<()>(&mut connection).await }
+        };
+        let mut published = stream::iter(messages).map(publish).buffered(AT_ONCE);
+        let mut outcome = Ok(());
+        // One shard that is away must not keep the others from their messages.
+        while let Some(one) = published.next().await {
+            outcome = outcome.and(one);
+        }
+        outcome
+    }
+
+    async fn connection(&self) -> Result<ClusterConnection, RedisError> {
+        let mut kept = self.publishing.lock().await;
+        if let Some(connection) = &*kept {
+            return Ok(connection.clone());
+        }
+        let connection = self.client.get_async_connection().await?;
+        *kept = Some(connection.clone());
+        Ok(connection)
+    }
+
+    /// Connections to all shards, and what is heard over them.
+    pub(super) async fn line(&self) -> Result<(ShardedLine, Pushes), RedisError> {
+        let (sender, pushes) = unbounded_channel();
+        let client = self.settings.client(Some(sender));
+        let client = client.map_err(|_| RedisError::from(std::io::Error::other("address")))?;
+        let connection = client.get_async_connection().await?;
+        Ok((ShardedLine { connection }, Pushes { pushes }))
+    }
+}
+
+/// Connections to all shards, for subscribing.
+pub(super) struct ShardedLine {
+    connection: ClusterConnection,
+}
+
+impl Line for ShardedLine {
+    async fn join(&mut self, channels: &[Arc<str>]) -> Result<(), RedisError> {
+        let join = |channel: &Arc<str>| {
+            let (mut connection, channel) = (self.connection.clone(), channel.clone());
+            async move { timely(connection.ssubscribe(&*channel)).await }
+        };
+        let joined = stream::iter(channels).map(join).buffer_unordered(AT_ONCE);
+        joined.try_collect().await
+    }
+
+    async fn leave(&mut self, channels: &[Arc<str>]) -> Result<(), RedisError> {
+        let leave = |channel: &Arc<str>| {
+            let (mut connection, channel) = (self.connection.clone(), channel.clone());
+            async move { timely(connection.sunsubscribe(&*channel)).await }
+        };
+        let left = stream::iter(channels).map(leave).buffer_unordered(AT_ONCE);
+        left.try_collect().await
+    }
+
+    async fn ping(&mut self) -> Result<(), RedisError> {
+        let all = MultipleNodeRoutingInfo::AllMasters;
+        let all = RoutingInfo::MultiNode((all, Some(ResponsePolicy::AllSucceeded)));
+        let ping = cmd("PING");
+        timely(self.connection.route_command(ping, all)).await.map(drop)
+    }
+}
+
+/// What comes over a [`ShardedLine`].
+pub(super) struct Pushes {
+    pushes: UnboundedReceiver<PushInfo>,
+}
+
+impl Pushes {
+    /// Tells `listener`, until a connection is lost or a channel is given away.
+    pub(super) async fn read(mut self, channels: &Channels, listener: &dyn ChannelListener) {
+        while let Some(push) = self.pushes.recv().await {
+            match (&push.kind, push.data.as_slice()) {
+                (PushKind::SMessage, [Value::BulkString(channel), Value::BulkString(message)]) => {
+                    if let Ok(channel) = std::str::from_utf8(channel) {
+                        listener.heard(channel, message);
+                    }
+                }
+                (PushKind::SUnsubscribe, [Value::BulkString(channel), ..])
+                    if std::str::from_utf8(channel).is_ok_and(|channel| channels.wants(channel)) =>
+                {
+                    return;
+                }
+                (PushKind::Disconnection, _) => return,
+                _ => {}
+            }
+        }
+    }
+}
