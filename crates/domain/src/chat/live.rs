@@ -16,6 +16,8 @@ pub enum Hint {
     Events(Vec<UserEvent>),
     /// Something that is in no log.
     Signal(Signal),
+    /// The log may have entries that nobody told of: it is to be looked at.
+    Missed,
 }
 
 /// What is told to the sockets that are there, and is in no log.

@@ -158,6 +158,9 @@ pub trait Live: Send + Sync {
 
     /// Something for the sockets of `user`, wherever they are.
     fn signal(&self, user: UserId, signal: Signal);
+
+    /// Entries of the user's log may have been committed that nobody told of: whoever has sockets of the user looks at it.
+    fn missed(&self, user: UserId);
 }
 
 /// The sockets of this node: the hub. Called from any thread; never blocks.

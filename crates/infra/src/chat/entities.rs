@@ -27,6 +27,20 @@ impl ChatEntities {
         Self { cache, live }
     }
 
+    /// Something of these was committed that nobody here has heard of, and maybe nobody anywhere.
+    fn missed(&self, users: impl IntoIterator<Item = UserId>) {
+        for user in users {
+            self.cache.doubted(user);
+            self.live.missed(user);
+        }
+    }
+
+    /// The other one of a conversation, if that is known here.
+    fn other(&self, user: UserId, id: ConversationId) -> Option<UserId> {
+        let conversation = self.cache.known_conversation(user, id).flatten()?;
+        Some(conversation.other.id)
+    }
+
     /// The row that an operation of `owner` left, and what its commit appended. A row that came without entries was left by
     /// another commit, which may have gone unheard here.
     fn committed(&self, owner: UserId, events: &[UserEvent]) {
@@ -34,6 +48,14 @@ impl ChatEntities {
             self.cache.doubted(owner);
         } else {
             self.tell(events);
+        }
+    }
+
+    fn stored(&self, message: &Message) {
+        if message.is_repeat {
+            self.missed([message.sender_id].into_iter().chain(message.recipient));
+        } else {
+            self.committed(message.sender_id, &message.events);
         }
     }
 
@@ -46,7 +68,7 @@ impl ChatEntities {
     /// As [`AppliedListener::applied`](gravity_domain::sync::ports::AppliedListener::applied).
     pub(crate) fn applied(&self, state: &EntityState) {
         let events = match state {
-            EntityState::Message(message) => &message.events,
+            EntityState::Message(message) => return self.stored(message),
             EntityState::ReadMarker(marker) => &marker.events,
             EntityState::Block(block) => &block.events,
             EntityState::Profile(_) | EntityState::Task(_) | EntityState::StreamAction(_) => return,
@@ -56,16 +78,16 @@ impl ChatEntities {
 
     /// As [`AppliedListener::already_applied`](gravity_domain::sync::ports::AppliedListener::already_applied).
     pub(crate) fn already_applied(&self, operation: &Operation) {
-        self.cache.doubted(operation.user_id);
-        match &operation.change {
-            Change::Message { message, .. } => {
-                if let Some(recipient) = message.recipient {
-                    self.cache.doubted(recipient);
-                }
-            }
-            Change::Block(change) => self.cache.doubted(change.blocked),
-            _ => {}
-        }
+        let user = operation.user_id;
+        let other = match &operation.change {
+            Change::Message { message, .. } => message
+                .recipient
+                .or_else(|| self.other(user, message.conversation_id)),
+            Change::ReadMark(mark) => self.other(user, mark.conversation_id),
+            Change::Block(change) => Some(change.blocked),
+            _ => None,
+        };
+        self.missed(std::iter::once(user).chain(other));
     }
 
     /// As [`AppliedListener::set_aside`](gravity_domain::sync::ports::AppliedListener::set_aside).
@@ -92,7 +114,7 @@ impl EntityCache<Message> for ChatEntities {
     }
 
     fn learn(&self, message: Message) {
-        self.committed(message.sender_id, &message.events);
+        self.stored(&message);
     }
 
     fn mark(&self, _: UserId) -> u64 {
@@ -192,6 +214,9 @@ mod tests {
         cache
             .expect_doubted()
             .returning(move |user| doubted(format!("doubted {}", user.0.as_u128())));
+        let missed = note(&told);
+        live.expect_missed()
+            .returning(move |user| missed(format!("missed {}", user.0.as_u128())));
         live.expect_committed()
             .returning(move |events| committed(format!("committed {}", events.len())));
         live.expect_signal().returning(move |user, told| match told {
@@ -268,7 +293,9 @@ mod tests {
             blocked: user(3),
             is_blocked: true,
         })));
-        let expected = ["doubted 1", "doubted 1", "doubted 2", "doubted 1", "doubted 3"];
+        let mut expected = vec!["doubted 1"];
+        expected.extend(["doubted 1", "missed 1", "doubted 2", "missed 2"]);
+        expected.extend(["doubted 1", "missed 1", "doubted 3", "missed 3"]);
         assert_eq!(*told.lock().unwrap(), expected);
     }
 

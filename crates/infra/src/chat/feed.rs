@@ -115,6 +115,10 @@ impl Live for Feed {
     fn signal(&self, user: UserId, signal: Signal) {
         self.core.tell(user, Hint::Signal(signal));
     }
+
+    fn missed(&self, user: UserId) {
+        self.core.tell(user, Hint::Missed);
+    }
 }
 
 impl Relay for Feed {
@@ -278,7 +282,7 @@ impl ChannelListener for Core {
 fn concerns(hint: &Hint, user: UserId) -> bool {
     match hint {
         Hint::Events(events) => events.iter().all(|event| event.user_id == user),
-        Hint::Signal(_) => true,
+        Hint::Signal(_) | Hint::Missed => true,
     }
 }
 

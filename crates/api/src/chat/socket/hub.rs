@@ -375,6 +375,8 @@ impl LocalDelivery for Hub {
     fn deliver(&self, user: UserId, hint: Hint) {
         match hint {
             Hint::Events(events) => self.hear(user, events),
+            Hint::Missed if self.is_here(user) => super::catch_up::look_at(self, vec![user]),
+            Hint::Missed => {}
             Hint::Signal(signal) => {
                 let mut ending = Ending::new();
                 if let Some(following) = self.shard(user).get_mut(&user) {

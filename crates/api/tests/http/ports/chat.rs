@@ -464,6 +464,8 @@ impl Live for Memory {
     fn signal(&self, user: UserId, signal: Signal) {
         self.chats.lock().unwrap().signals.push((user, signal));
     }
+
+    fn missed(&self, _: UserId) {}
 }
 
 /// Bob is there.

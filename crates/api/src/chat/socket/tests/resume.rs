@@ -281,3 +281,21 @@ async fn what_nobody_told_is_found_within_ten_seconds() {
     let told: Vec<u64> = streams(&heard).iter().map(|told| told.0).collect();
     assert_eq!(told, [9]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_said_to_have_more_is_looked_at_at_once() {
+    let world = World::new();
+    let socket = world.begun().await;
+    world.logs.number(world.user, 1);
+    world.hub.deliver(UserId::random(), Hint::Missed);
+    world.hub.deliver(world.user, Hint::Missed);
+    let began = tokio::time::Instant::now();
+    let mut heard = Vec::new();
+    until(|| {
+        heard.extend(numbers(&frames(&socket)));
+        heard == [1]
+    })
+    .await;
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert_eq!(world.logs.reads.load(SeqCst), 1);
+}
