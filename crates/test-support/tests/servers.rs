@@ -156,6 +156,7 @@ fn a_durable_redis_keeps_its_data_over_a_restart() {
         place,
         port: None,
         durable: true,
+        ..RedisOptions::default()
     })
     .unwrap();
     assert_eq!(first_answer(server.port(), b"SET key value\r\n").unwrap(), b'+');

@@ -12,7 +12,7 @@ use gravity_domain::error::StoreError;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, ResponsePolicy, RoutingInfo};
-use redis::{ErrorKind, PushInfo, PushKind, RedisError, Value, cmd};
+use redis::{PushInfo, PushKind, RedisError, Value, cmd};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::Mutex;
@@ -24,9 +24,13 @@ const AT_ONCE: usize = 256;
 /// A cluster. Cheap to clone; connects on first use.
 #[derive(Clone)]
 pub struct Cluster {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     settings: ClusterSettings,
     client: ClusterClient,
-    publishing: Arc<Mutex<Option<ClusterConnection>>>,
+    publishing: Mutex<Option<ClusterConnection>>,
 }
 
 impl Cluster {
@@ -35,10 +39,13 @@ impl Cluster {
     /// # Errors
     /// A URL is malformed.
     pub fn new(settings: ClusterSettings) -> Result<Self, RedisSettingsError> {
-        Ok(Self {
+        let shared = Shared {
             client: settings.client(None)?,
             settings,
-            publishing: Arc::default(),
+            publishing: Mutex::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
         })
     }
 
@@ -75,11 +82,11 @@ impl Cluster {
     }
 
     async fn connection(&self) -> Result<ClusterConnection, RedisError> {
-        let mut kept = self.publishing.lock().await;
+        let mut kept = self.shared.publishing.lock().await;
         if let Some(connection) = &*kept {
             return Ok(connection.clone());
         }
-        let connection = self.client.get_async_connection().await?;
+        let connection = self.shared.client.get_async_connection().await?;
         *kept = Some(connection.clone());
         Ok(connection)
     }
@@ -87,7 +94,7 @@ impl Cluster {
     /// Connections to all shards, and what is heard over them.
     pub(super) async fn line(&self) -> Result<(ShardedLine, Pushes), RedisError> {
         let (sender, pushes) = unbounded_channel();
-        let client = self.settings.client(Some(sender));
+        let client = self.shared.settings.client(Some(sender));
         let client = client.map_err(|_| RedisError::from(std::io::Error::other("address")))?;
         let connection = client.get_async_connection().await?;
         Ok((ShardedLine { connection }, Pushes { pushes }))

@@ -34,6 +34,7 @@ impl Stores {
                 place: place.clone(),
                 port,
                 durable: true,
+                ..RedisOptions::default()
             })
         })?;
         local::remember_port("redis", redis.port())?;
