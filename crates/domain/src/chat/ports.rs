@@ -88,7 +88,7 @@ pub trait EventLog: Send + Sync {
     /// The end of a user's log, with the version of the stream.
     async fn head(&self, user: UserId) -> Result<EventCursor, StoreError>;
 
-    /// The ends of these users' logs, in their order. For catching up without Redis.
+    /// The ends of these users' logs, in their order. For finding what nobody told of.
     async fn heads(&self, users: &[UserId]) -> Result<Vec<(UserId, EventCursor)>, StoreError>;
 
     /// What follows `cursor`, whole or not at all: more than `limit` entries, entries no longer kept, another epoch or a place

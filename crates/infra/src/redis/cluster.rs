@@ -1,8 +1,8 @@
 //! Channels of a Redis Cluster: sharded ones, which only the shard hears of that their name belongs to.
 //!
-//! The driver finds the shards, and subscribes again by itself when one is lost; nobody would be told of the gap then. So a
-//! line ends with the first connection that it loses, and when a shard gives a wanted channel away; whoever keeps it makes
-//! another one.
+//! The driver finds the shards, and replaces their connections by itself; nobody would be told of the gap then. So a line ends
+//! with the first connection that it loses, and when the shards say twice in a row that they hold fewer subscriptions than there
+//! should be; whoever keeps it makes another one. A channel that a shard gives away is subscribed to again.
 
 use super::error::{translate, word};
 use super::pubsub::{ChannelListener, Channels, Line, timely};
@@ -11,9 +11,10 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use gravity_domain::error::StoreError;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
-use redis::cluster_routing::{MultipleNodeRoutingInfo, ResponsePolicy, RoutingInfo};
+use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
 use redis::{PushInfo, PushKind, RedisError, Value, cmd};
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex as Lock, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::sync::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -97,13 +98,45 @@ impl Cluster {
         let client = self.shared.settings.client(Some(sender));
         let client = client.map_err(|_| RedisError::from(std::io::Error::other("address")))?;
         let connection = client.get_async_connection().await?;
-        Ok((ShardedLine { connection }, Pushes { pushes }))
+        let leaving = Leaving::default();
+        let line = ShardedLine {
+            connection,
+            leaving: leaving.clone(),
+            is_short: false,
+        };
+        Ok((line, Pushes { pushes, leaving }))
+    }
+}
+
+/// Channels whose end is wanted and was not confirmed yet.
+#[derive(Clone, Default)]
+struct Leaving(Arc<Lock<HashSet<Arc<str>>>>);
+
+impl Leaving {
+    fn channels(&self) -> MutexGuard<'_, HashSet<Arc<str>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Connections to all shards, for subscribing.
 pub(super) struct ShardedLine {
     connection: ClusterConnection,
+    leaving: Leaving,
+    /// There were fewer subscriptions than there should be when that was looked at last.
+    is_short: bool,
+}
+
+/// How many sharded subscriptions `CLIENT INFO` tells of.
+fn subscriptions(info: &Value) -> Option<usize> {
+    let text = match info {
+        Value::BulkString(text) => std::str::from_utf8(text).ok()?,
+        Value::VerbatimString { text, .. } => text,
+        _ => return None,
+    };
+    let field = text
+        .split_whitespace()
+        .find_map(|field| field.strip_prefix("ssub="))?;
+    field.parse().ok()
 }
 
 impl Line for ShardedLine {
@@ -117,6 +150,7 @@ impl Line for ShardedLine {
     }
 
     async fn leave(&mut self, channels: &[Arc<str>]) -> Result<(), RedisError> {
+        self.leaving.channels().extend(channels.iter().cloned());
         let leave = |channel: &Arc<str>| {
             let (mut connection, channel) = (self.connection.clone(), channel.clone());
             async move { timely(connection.sunsubscribe(&*channel)).await }
@@ -125,21 +159,36 @@ impl Line for ShardedLine {
         left.try_collect().await
     }
 
-    async fn ping(&mut self) -> Result<(), RedisError> {
-        let all = MultipleNodeRoutingInfo::AllMasters;
-        let all = RoutingInfo::MultiNode((all, Some(ResponsePolicy::AllSucceeded)));
-        let ping = cmd("PING");
-        timely(self.connection.route_command(ping, all)).await.map(drop)
+    async fn ping(&mut self, held: usize) -> Result<(), RedisError> {
+        let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+        let mut info = cmd("CLIENT");
+        info.arg("INFO");
+        let answers = timely(self.connection.route_command(info, all)).await?;
+        let Value::Map(answers) = answers else {
+            return Err(short("answers"));
+        };
+        let there: Option<usize> = answers.iter().map(|(_, info)| subscriptions(info)).sum();
+        let was_short = std::mem::replace(&mut self.is_short, there.is_none_or(|there| there < held));
+        // What was given away or joined this moment may not be counted yet.
+        if self.is_short && was_short {
+            return Err(short("subscriptions"));
+        }
+        Ok(())
     }
+}
+
+fn short(of: &'static str) -> RedisError {
+    std::io::Error::other(of).into()
 }
 
 /// What comes over a [`ShardedLine`].
 pub(super) struct Pushes {
     pushes: UnboundedReceiver<PushInfo>,
+    leaving: Leaving,
 }
 
 impl Pushes {
-    /// Tells `listener`, until a connection is lost or a channel is given away.
+    /// Tells `listener`, and `channels` which of them were given away, until a connection is lost.
     pub(super) async fn read(mut self, channels: &Channels, listener: &dyn ChannelListener) {
         while let Some(push) = self.pushes.recv().await {
             match (&push.kind, push.data.as_slice()) {
@@ -148,10 +197,12 @@ impl Pushes {
                         listener.heard(channel, message);
                     }
                 }
-                (PushKind::SUnsubscribe, [Value::BulkString(channel), ..])
-                    if std::str::from_utf8(channel).is_ok_and(|channel| channels.wants(channel)) =>
-                {
-                    return;
+                (PushKind::SUnsubscribe, [Value::BulkString(channel), ..]) => {
+                    if let Ok(channel) = std::str::from_utf8(channel)
+                        && !self.leaving.channels().remove(channel)
+                    {
+                        channels.lost(channel);
+                    }
                 }
                 (PushKind::Disconnection, _) => return,
                 _ => {}

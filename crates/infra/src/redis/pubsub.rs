@@ -66,8 +66,8 @@ pub(super) trait Line {
     async fn join(&mut self, channels: &[Arc<str>]) -> Result<(), RedisError>;
     /// Unsubscribes from these.
     async fn leave(&mut self, channels: &[Arc<str>]) -> Result<(), RedisError>;
-    /// Fails when the connection is gone.
-    async fn ping(&mut self) -> Result<(), RedisError>;
+    /// Fails when it does not hear all of the `held` channels any more.
+    async fn ping(&mut self, held: usize) -> Result<(), RedisError>;
 }
 
 impl Line for PubSubSink {
@@ -85,7 +85,7 @@ impl Line for PubSubSink {
         Ok(())
     }
 
-    async fn ping(&mut self) -> Result<(), RedisError> {
+    async fn ping(&mut self, _: usize) -> Result<(), RedisError> {
         timely(PubSubSink::ping::<redis::Value>(self)).await.map(drop)
     }
 }
@@ -115,6 +115,8 @@ struct Wishes {
     wanted: HashSet<Arc<str>>,
     /// Added or removed since the connection looked last.
     touched: HashSet<Arc<str>>,
+    /// Given away by the server since then.
+    lost: HashSet<Arc<str>>,
 }
 
 impl Channels {
@@ -144,19 +146,30 @@ impl Channels {
         self.renewed.notify_one();
     }
 
-    pub(super) fn wants(&self, channel: &str) -> bool {
-        self.wishes().wanted.contains(channel)
+    /// A channel is no longer subscribed to, though nobody took the wish back.
+    pub(super) fn lost(&self, channel: &str) {
+        let mut wishes = self.wishes();
+        if let Some(channel) = wishes.wanted.get(channel).cloned() {
+            wishes.touched.insert(channel.clone());
+            wishes.lost.insert(channel);
+            drop(wishes);
+            self.changed.notify_one();
+        }
     }
 
     fn all(&self) -> HashSet<Arc<str>> {
         let mut wishes = self.wishes();
         wishes.touched.clear();
+        wishes.lost.clear();
         wishes.wanted.clone()
     }
 
-    /// What is to be subscribed, and what unsubscribed, by a connection that has `held`.
-    fn changes(&self, held: &HashSet<Arc<str>>) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+    /// What is to be subscribed, and what unsubscribed, by a connection that has `held`, less what it has lost.
+    fn changes(&self, held: &mut HashSet<Arc<str>>) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         let mut wishes = self.wishes();
+        for channel in std::mem::take(&mut wishes.lost) {
+            held.remove(&channel);
+        }
         let touched = std::mem::take(&mut wishes.touched);
         let differs = |channel: &Arc<str>| wishes.wanted.contains(channel) != held.contains(channel);
         touched
@@ -265,11 +278,11 @@ async fn tend(
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(beat) => {
-                line.ping().await?;
+                line.ping(held.len()).await?;
                 beat = Instant::now() + HEARTBEAT;
             }
             () = channels.changed.notified() => {
-                let (joining, leaving) = channels.changes(&held);
+                let (joining, leaving) = channels.changes(&mut held);
                 line.leave(&leaving).await?;
                 for channel in &leaving {
                     held.remove(channel);
@@ -303,13 +316,26 @@ mod tests {
         channels.add("a");
         channels.add("b");
         channels.remove("b");
-        let held = HashSet::new();
-        assert_eq!(channels.changes(&held), (vec!["a".into()], Vec::new()));
-        let held = channels.all();
+        assert_eq!(
+            channels.changes(&mut HashSet::new()),
+            (vec!["a".into()], Vec::new())
+        );
+        let mut held = channels.all();
         channels.remove("a");
         channels.add("a");
-        assert_eq!(channels.changes(&held), (Vec::new(), Vec::new()));
+        assert_eq!(channels.changes(&mut held), (Vec::new(), Vec::new()));
         channels.remove("a");
-        assert_eq!(channels.changes(&held), (Vec::new(), vec!["a".into()]));
+        assert_eq!(channels.changes(&mut held), (Vec::new(), vec!["a".into()]));
+    }
+
+    #[test]
+    fn a_channel_that_was_lost_is_subscribed_again_if_it_is_still_wanted() {
+        let channels = Channels::default();
+        channels.add("a");
+        let mut held = channels.all();
+        channels.lost("a");
+        channels.lost("b");
+        assert_eq!(channels.changes(&mut held), (vec!["a".into()], Vec::new()));
+        assert!(held.is_empty());
     }
 }

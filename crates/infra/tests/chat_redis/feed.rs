@@ -305,7 +305,7 @@ async fn without_redis_hints_reach_this_node_only_and_nothing_is_said_to_be_hear
     alone.feed.unwatch(user);
 }
 
-/// Of the channel's messages, those that this server was told of by a publisher.
+/// How many hear the user's channel on this server.
 fn subscribers(server: &services::Redis, user: UserId) -> u64 {
     let answer = server
         .ask(&format!("PUBSUB SHARDNUMSUB gravity:chat:u:{user}"))
@@ -393,12 +393,60 @@ async fn a_channel_that_a_shard_gives_away_is_heard_on_the_other() {
         assert!(moved.unwrap().starts_with("+OK"));
     }
     until("the other shard has it", || {
-        subscribers(&servers.masters[1 - giver], watched) > 0 && far.feed.is_up()
+        subscribers(&servers.masters[1 - giver], watched) > 0
     })
     .await;
     until("a hint is heard again", || {
         near.feed.signal(watched, signal(9));
         far.hub.got(watched, 9)
+    })
+    .await;
+    assert_eq!(far.hub.resyncs(), ["redis"], "only one user's log is looked at");
+    assert_eq!(*far.hub.heard.lock().unwrap(), [watched, watched]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_cluster_users_may_go_and_come_back_at_once() {
+    let servers = RedisCluster::launch(2).unwrap();
+    let users: Vec<UserId> = (0..200).map(|_| user()).collect();
+    let near = node(settings(), Some(cluster(&servers))).up().await;
+    let far = node(settings(), Some(cluster(&servers))).up().await;
+    for user in &users {
+        far.feed.watch(*user);
+    }
+    until("all are heard", || users.iter().all(|user| far.hub.hears(*user))).await;
+    for _ in 0..20 {
+        for user in &users {
+            far.feed.unwatch(*user);
+        }
+        tokio::task::yield_now().await;
+        for user in &users {
+            far.feed.watch(*user);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    until("all hints are heard", || {
+        for user in &users {
+            near.feed.signal(*user, signal(5));
+        }
+        users.iter().all(|user| far.hub.got(*user, 5))
+    })
+    .await;
+    assert_eq!(far.hub.resyncs(), ["redis"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_has_dropped_its_subscriptions_is_noticed() {
+    let servers = RedisCluster::launch(2).unwrap();
+    let watched = user();
+    let far = node(settings(), Some(cluster(&servers))).watching(watched).await;
+    for server in &servers.masters {
+        server.ask("CLIENT KILL TYPE pubsub").unwrap();
+    }
+    until("everything is looked at again", || far.hub.resyncs().len() > 1).await;
+    until("it is subscribed to again", || {
+        let of = |server| subscribers(server, watched);
+        servers.masters.iter().map(of).sum::<u64>() == 1
     })
     .await;
 }

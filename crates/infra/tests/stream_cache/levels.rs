@@ -94,6 +94,26 @@ async fn a_new_process_asks_postgres_once_for_what_the_one_before_it_may_not_hav
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_could_not_be_told_for_long_is_not_left_in_redis() {
+    let server = Server::start_private().unwrap();
+    let store = Arc::new(FakeStore::default());
+    store.change(user(1), 1);
+    let (a, b) = (node(&store, &server).await, node(&store, &server).await);
+    settle(&b).await;
+    let version = store.change(user(1), 1);
+    server.pause().unwrap();
+    a.cache.raised(&[(user(1), version)]);
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    server.resume().unwrap();
+    eventually("Redis holds no version", async || {
+        keys(&b, "gravity:stream:*:version:*").await.is_empty()
+    })
+    .await;
+    let page = b.cache.page(user(1), &query(), 0).await.unwrap();
+    assert_eq!(page.value.version, version);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_raise_on_one_node_is_seen_on_the_other() {
     let server = Server::start_private().unwrap();
     let store = Arc::new(FakeStore::default());

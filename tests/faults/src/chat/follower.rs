@@ -220,7 +220,7 @@ impl Follower {
         let user = &self.user;
         let broken = log.cursor.and_then(|last| {
             let is_next = if is_entry {
-                at.offset > last.offset
+                at.offset > last.offset && at.stream == last.stream
             } else {
                 at.offset == last.offset && at.stream > last.stream && payload["version"] == at.stream
             };

@@ -256,8 +256,12 @@ impl Writer {
                 return;
             }
             let chosen = self.random.index(answered.len());
-            answered[chosen].nodes.insert(self.node);
-            answered[chosen].clone()
+            let sent = &mut answered[chosen];
+            // One that was stored has its place.
+            if sent.acknowledged.is_some_and(|(_, _, at_once)| !at_once) {
+                sent.nodes.insert(self.node);
+            }
+            sent.clone()
         };
         if let Ok(answer) = self
             .chatter

@@ -4,15 +4,13 @@
 //! before; a later one waits in `ahead` until the log closes the gap, and nothing is handed out past it. `top` is the newest entry
 //! that was ever heard of: while it is beyond `position`, the log has something to tell.
 //!
-//! A member begins as [`Stage::Held`]: its own replay is read meanwhile, and what comes live waits, since a client must hear the
-//! log in order. A member whose replay cannot be read is [`Stage::Deferred`] and hears only what is in no log.
-//!
 //! `position.stream` is the version of the stream that those who are live were told of. It is told once, whoever says it how often,
 //! and a member that is not there yet is told when it is.
 
-use super::frames::{self, AckStatus, Acked};
+use super::frames::{self, Acked};
+use super::member::{Entry, Member, OwnAck, Stage};
 use super::open_socket::Socket;
-use super::outbox::{Pushed, Weight};
+use super::outbox::Weight;
 use super::protocol::{CloseCode, RequestId};
 use bytes::Bytes;
 use gravity_domain::chat::{ConnectionId, EventCursor, EventKind, Signal, UserEvent};
@@ -24,27 +22,8 @@ use uuid::Uuid;
 
 /// Entries that came too early and are kept; more are read from the log.
 const MAX_AHEAD: usize = 128;
-/// Frames held for a member that is being replayed to.
-const MAX_HELD: usize = 256;
 /// Messages of a user that are remembered as sent from here and not known to be stored.
 const MAX_SENT: usize = 4_096;
-
-/// Where a member is.
-pub(crate) enum Stage {
-    /// Its replay is being read: the frames of entries (by offset) and of signals (offset 0) wait.
-    Held(Vec<(u64, Bytes)>),
-    /// Its replay could not be read: from here on it is owed the log; `None`: from wherever the log is when it can be read.
-    Deferred(Option<EventCursor>),
-    /// It follows.
-    Live,
-}
-
-pub(crate) struct Member {
-    pub(crate) socket: Arc<Socket>,
-    /// The last entry that it has been handed.
-    pub(crate) delivered: u64,
-    pub(crate) stage: Stage,
-}
 
 /// What the sender of a message was told of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,32 +127,28 @@ impl Following {
         let offset = event.offset;
         let cursor = EventCursor { offset, ..position };
         self.position = Some(cursor);
-        let sender = self.sender_of(event, cursor);
+        let sender = self.sender_of(event);
         let mut shared: Option<Bytes> = None;
         for member in &mut self.members {
-            if offset <= member.delivered && matches!(member.stage, Stage::Live) {
-                continue;
-            }
-            let frame = match &sender {
-                Some((connection, ack)) if *connection == member.socket.id => ack.clone(),
-                _ => Some(
-                    shared
-                        .get_or_insert_with(|| frames::event(event, position))
-                        .clone(),
-                ),
+            let own = sender
+                .as_ref()
+                .filter(|(connection, _)| *connection == member.socket.id);
+            let entry = match own {
+                Some((_, Some(ack))) => Entry::Ack(ack),
+                Some((_, None)) => {
+                    member.delivered = member.delivered.max(offset);
+                    continue;
+                }
+                None => Entry::Event(event, &mut shared),
             };
-            let Some(frame) = frame else {
-                member.delivered = offset;
-                continue;
-            };
-            if let Err(code) = member.take(frame, offset, Weight::Counted) {
+            if let Err(code) = member.hand(entry, cursor) {
                 ending.push((Arc::clone(&member.socket), code));
             }
         }
     }
 
     /// The socket that sent the message of this entry, and the ack that it gets instead, unless it has had it.
-    fn sender_of(&mut self, event: &UserEvent, cursor: EventCursor) -> Option<(ConnectionId, Option<Bytes>)> {
+    fn sender_of(&mut self, event: &UserEvent) -> Option<(ConnectionId, Option<OwnAck>)> {
         if self.sent.is_empty() {
             return None;
         }
@@ -181,9 +156,8 @@ impl Following {
             EventKind::MessageNew => {
                 let acked = Acked::of_event(event).filter(|acked| acked.sender_id == self.user)?;
                 let sent = self.sent.remove(&acked.client_message_id)?;
-                let id = sent.id.as_ref().filter(|_| sent.told == Told::Nothing);
-                let ack = (sent.told != Told::Stored)
-                    .then(|| frames::ack(&acked, AckStatus::Stored, id, Some(cursor)));
+                let id = sent.id.filter(|_| sent.told == Told::Nothing);
+                let ack = (sent.told != Told::Stored).then_some(OwnAck { acked, id });
                 Some((sent.connection, ack))
             }
             EventKind::MessageAck => {
@@ -223,7 +197,7 @@ impl Following {
             if except == Some(member.socket.id) {
                 continue;
             }
-            if let Err(code) = member.take(frame.clone(), 0, weight) {
+            if let Err(code) = member.tell(frame.clone(), weight) {
                 ending.push((Arc::clone(&member.socket), code));
             }
         }
@@ -244,7 +218,7 @@ impl Following {
                 Stage::Live => self.position.map(|position| member.place(position)),
             };
             let frame = frames::stream_changed(version, cursor);
-            if let Err(code) = member.take(frame, 0, Weight::Counted) {
+            if let Err(code) = member.tell(frame, Weight::Counted) {
                 ending.push((Arc::clone(&member.socket), code));
             }
         }
@@ -313,8 +287,13 @@ impl Following {
         self.members.len() < before
     }
 
-    /// The log is at `head` for one of the members, who is not told: what that means for all. The newest version of the stream.
-    pub(crate) fn place(&mut self, head: EventCursor, ending: &mut Ending, except: ConnectionId) -> u64 {
+    /// The log is at `head` for one of the members, who is not told: what that means for all, and where they are then.
+    pub(crate) fn place(
+        &mut self,
+        head: EventCursor,
+        ending: &mut Ending,
+        except: ConnectionId,
+    ) -> EventCursor {
         match self.position {
             Some(position) if position.epoch == head.epoch => {
                 self.top = self.top.max(head.offset);
@@ -333,71 +312,10 @@ impl Following {
                 self.top = self.top.max(head.offset);
             }
         }
-        self.position.map_or(head.stream, |position| position.stream)
+        self.position.unwrap_or(head)
     }
 }
 
 /// Whether a stored message had been stored before, so that its commit appended nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct IsRepeat(pub(crate) bool);
-
-impl Member {
-    fn take(&mut self, frame: Bytes, offset: u64, weight: Weight) -> Result<(), CloseCode> {
-        match &mut self.stage {
-            Stage::Held(held) if offset > 0 || weight == Weight::Counted => {
-                if held.len() >= MAX_HELD {
-                    return Err(CloseCode::TooSlow);
-                }
-                held.push((offset, frame));
-                Ok(())
-            }
-            Stage::Held(_) => Ok(()),
-            Stage::Deferred(_) if offset > 0 => Ok(()),
-            Stage::Deferred(_) | Stage::Live => {
-                if offset > 0 {
-                    self.delivered = offset;
-                }
-                match self.socket.push(frame, weight) {
-                    Pushed::Full => Err(CloseCode::TooSlow),
-                    Pushed::Taken => Ok(()),
-                    Pushed::Dropped => {
-                        metrics::counter!("gravity_chat_dropped_frames_total").increment(1);
-                        Ok(())
-                    }
-                }
-            }
-        }
-    }
-
-    /// Its replay cannot be read: it is owed the log from `cursor` on. What is in no log it hears now.
-    pub(crate) fn defer(&mut self, cursor: Option<EventCursor>) {
-        if let Stage::Held(held) = std::mem::replace(&mut self.stage, Stage::Deferred(cursor)) {
-            for (_, frame) in held.into_iter().filter(|(offset, _)| *offset == 0) {
-                self.socket.push(frame, Weight::Counted);
-            }
-        }
-    }
-
-    /// Where it is, when the user's sockets are at `position`.
-    fn place(&self, position: EventCursor) -> EventCursor {
-        EventCursor {
-            offset: position.offset.max(self.delivered),
-            ..position
-        }
-    }
-
-    /// Its replay is done up to `replayed`: what was held follows, and it is live.
-    pub(crate) fn release(&mut self, replayed: u64) -> Result<(), CloseCode> {
-        let held = match std::mem::replace(&mut self.stage, Stage::Live) {
-            Stage::Held(held) => held,
-            Stage::Deferred(_) | Stage::Live => Vec::new(),
-        };
-        self.delivered = replayed;
-        for (offset, frame) in held {
-            if offset == 0 || offset > self.delivered {
-                self.take(frame, offset, Weight::Counted)?;
-            }
-        }
-        Ok(())
-    }
-}

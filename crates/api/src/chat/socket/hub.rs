@@ -2,8 +2,9 @@
 //! what happens to one user happens under the lock of one shard, and nothing is awaited there.
 
 use super::calls::SocketCalls;
-use super::following::{Ending, Following, Heard, IsRepeat, Member, Stage};
+use super::following::{Ending, Following, Heard, IsRepeat};
 use super::frames::{self, AckStatus, Acked, Mode};
+use super::member::Member;
 use super::open_socket::Socket;
 use super::outbox::{Pushed, Weight};
 use super::protocol::{CloseCode, RequestId};
@@ -13,7 +14,7 @@ use gravity_domain::chat::{ConnectionId, EventCursor, Hint, LocalDelivery, Relay
 use gravity_domain::clock::{Timestamp, WallClock};
 use gravity_domain::deadline::{self, Deadline};
 use gravity_domain::id::UserId;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -49,6 +50,8 @@ pub struct Hub {
     pub(super) is_stopping: AtomicBool,
     /// Connections whose time of grace runs: until when, and whose.
     pub(super) departed: Mutex<VecDeque<(u64, UserId, ConnectionId)>>,
+    /// Whose logs are to be looked at.
+    pub(super) missed: Mutex<HashSet<UserId>>,
 }
 
 /// A connection that the planned end waits for.
@@ -88,6 +91,7 @@ impl Hub {
             mode: Mutex::new((Mode::Normal, since)),
             is_stopping: AtomicBool::new(false),
             departed: Mutex::default(),
+            missed: Mutex::default(),
         })
     }
 
@@ -197,11 +201,7 @@ impl Hub {
             .iter()
             .map(|member| Arc::clone(&member.socket))
             .collect();
-        following.members.push(Member {
-            socket: Arc::clone(socket),
-            delivered: 0,
-            stage: Stage::Held(Vec::new()),
-        });
+        following.members.push(Member::new(Arc::clone(socket)));
         if is_first && let Some(ports) = self.ports() {
             ports.relay.watch(user);
         }
@@ -375,7 +375,7 @@ impl LocalDelivery for Hub {
     fn deliver(&self, user: UserId, hint: Hint) {
         match hint {
             Hint::Events(events) => self.hear(user, events),
-            Hint::Missed if self.is_here(user) => super::catch_up::look_at(self, vec![user]),
+            Hint::Missed if self.is_here(user) => super::catch_up::look_at(self, &[user]),
             Hint::Missed => {}
             Hint::Signal(signal) => {
                 let mut ending = Ending::new();
@@ -394,7 +394,7 @@ impl LocalDelivery for Hub {
     }
 
     fn heard_from_now(&self, users: &[UserId]) {
-        super::catch_up::look_at(self, users.to_vec());
+        super::catch_up::look_at(self, users);
     }
 
     fn sockets(&self) -> usize {

@@ -16,6 +16,7 @@
 //!
 //! An idle socket costs its connection, one small task and a few words: no buffers, no timers, no queues, no second task.
 
+mod begin;
 mod calls;
 mod catch_up;
 mod desk;
@@ -23,6 +24,7 @@ mod following;
 mod frames;
 mod handler;
 mod hub;
+mod member;
 mod open_socket;
 mod outbox;
 mod protocol;

@@ -1,10 +1,9 @@
 //! One socket from its opening to its end: who it is, what it resumes from, and what its client asks for. The session only reads;
 //! what is written goes through the socket's outbox, and what must happen in time is seen to by the hub's sweep.
 
+use super::begin::{self, Wish};
 use super::calls::Guest;
-use super::catch_up::{self, Wish};
 use super::desk::{Desk, Task, TooMany};
-use super::following::Stage;
 use super::frames;
 use super::hub::Hub;
 use super::open_socket::Socket;
@@ -254,13 +253,7 @@ impl Session {
         if let Phase::Fresh(desk) | Phase::Begun(desk) = &self.phase {
             self.phase = Phase::Begun(Rc::clone(desk));
         }
-        if let Some(following) = self.hub.shard(user).get_mut(&user)
-            && let Some(member) = following.member(self.socket.id)
-            && !matches!(member.stage, Stage::Held(_))
-        {
-            member.stage = Stage::Held(Vec::new());
-        }
-        catch_up::begin(&self.hub, &self.socket, user, wish, id).await;
+        begin::begin(&self.hub, &self.socket, user, wish, id).await;
     }
 
     fn user(&self) -> Option<UserId> {

@@ -1,6 +1,7 @@
 //! What the hub does by itself: one sweep over all sockets each second instead of timers of their own, the upkeep of presence,
 //! looking at the logs, and the planned end.
 
+use super::begin;
 use super::catch_up;
 use super::frames;
 use super::hub::{Hub, locked};
@@ -185,7 +186,7 @@ async fn look_around(hub: &Arc<Hub>) {
     if hub.mode().0 != frames::Mode::Normal {
         return;
     }
-    catch_up::settle(hub).await;
+    begin::settle(hub).await;
     if hub.ports().is_some_and(|ports| !ports.relay.is_up()) {
         catch_up::look_at_heads(hub).await;
     }

@@ -9,7 +9,7 @@ use super::shared::Shared;
 use gravity_domain::clock::Hlc;
 use gravity_domain::id::UserId;
 use gravity_domain::stream::{ActionReceipt, StreamAction};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How much is kept, in items named and [`FIXED`] for each action: some 10 MB.
@@ -131,7 +131,9 @@ impl Core {
             Some(version) => self.raise_act(user, version),
             None => {
                 self.stir(user);
-                self.handle.spawn(self.clone().tell_unseen(user));
+                if self.unseen().insert(user) {
+                    self.handle.spawn(self.clone().tell_unseen(user));
+                }
             }
         }
         let dropped = match receipt.effect() {
@@ -157,6 +159,11 @@ impl Core {
                 None => self.doubt(user),
             }
         }
+    }
+
+    /// Whose actions are committed at nobody knows which version, and are still to be told of.
+    pub(super) fn unseen(&self) -> MutexGuard<'_, HashSet<UserId>> {
+        self.unseen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn raise_act(&self, user: UserId, version: u64) {

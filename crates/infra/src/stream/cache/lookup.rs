@@ -14,8 +14,10 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// Versions told at once.
 const BATCH: usize = 256;
 
-/// How long a node that has asked Postgres may take to tell Redis, at the most.
-const LATE: Duration = Duration::from_secs(5);
+/// How long a node may take to tell Redis of a version, at the most; what it tells later is not to be found there.
+pub(super) const LATE: Duration = Duration::from_secs(5);
+/// What a replay finds committed comes in quick succession.
+const TOGETHER: Duration = Duration::from_millis(10);
 
 /// Names a look-up: one that began before an invalidation is not joined after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -159,9 +161,15 @@ impl Core {
 
     /// Tells everyone of what the user has done, that is committed at nobody knows which version.
     pub(super) async fn tell_unseen(self: Arc<Self>, user: UserId) {
+        tokio::time::sleep(TOGETHER).await;
         loop {
+            // Whatever is found committed from now on is looked up anew.
+            self.unseen().remove(&user);
             if let Ok(version) = self.look_up(user, 0).await {
                 return self.raise_act(user, version);
+            }
+            if !self.unseen().insert(user) {
+                return;
             }
             tokio::time::sleep(DOUBT).await;
         }
@@ -203,7 +211,11 @@ impl Core {
             return false;
         };
         let epoch = self.trust.epoch();
-        let told = shared.raise(&run_id, &some).await.is_ok();
+        let late = self.outbox.late(&some, LATE);
+        let told = match late.is_empty() {
+            true => shared.raise(&run_id, &some).await.is_ok(),
+            false => shared.only_announce(&run_id, &some).await.is_ok(),
+        };
         let certain = told && epoch.is_some() && self.trust.epoch() == epoch;
         if certain {
             self.outbox.told(&some);

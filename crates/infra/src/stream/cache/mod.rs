@@ -35,7 +35,8 @@ use gravity_domain::sync::ports::Breaker;
 use metrics::Hits;
 use process::{PageName, Process};
 use shared::Shared;
-use std::sync::{Arc, OnceLock};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -91,6 +92,7 @@ struct Core {
     outbox: Arc<Outbox>,
     acted: Acted,
     acts_to_tell: Outbox,
+    unseen: Mutex<HashSet<UserId>>,
     live: OnceLock<Arc<dyn Live>>,
     hits: Arc<Hits>,
     version_flights: Flights<lookup::Asking, u64>,
@@ -122,6 +124,7 @@ impl CachedStream {
             outbox: Arc::new(Outbox::new(OUTBOX)),
             acted: Acted::default(),
             acts_to_tell: Outbox::new(OUTBOX),
+            unseen: Mutex::default(),
             live: OnceLock::new(),
             hits: Arc::default(),
             version_flights: Flights::new("version", handle.clone()),

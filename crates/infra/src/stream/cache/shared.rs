@@ -273,6 +273,20 @@ impl Shared {
         self.redis.script("stream_raise", &call).await
     }
 
+    /// Lets everyone hear that these versions are there, but keeps none: newer ones may have gone untold meanwhile.
+    pub(super) async fn only_announce(
+        &self,
+        run_id: &str,
+        versions: &[(UserId, u64)],
+    ) -> Result<(), StoreError> {
+        let mut all = pipe();
+        for (user, version) in versions {
+            let key = version_key(run_id, *user);
+            all.cmd("SET").arg(key).arg(*version).arg("PX").arg(1).ignore();
+        }
+        self.redis.pipeline("stream_announce", &all).await
+    }
+
     /// What lies under the key of a page or a detail.
     pub(super) async fn get(&self, kind: Kind, key: &str) -> Result<Raw, StoreError> {
         let name = match kind {

@@ -103,10 +103,16 @@ impl KeyListener for Listener {
 /// Versions that Redis is still to be told. Bounded: when one is dropped, what Redis holds of versions is not believed until
 /// all of it must be newer. It begins so, too: the process before this one may have been killed before it could tell.
 pub(super) struct Outbox {
-    waiting: Mutex<HashMap<UserId, u64>>,
+    waiting: Mutex<HashMap<UserId, Waiting>>,
     most: usize,
     untold: Mutex<Instant>,
     woken: Notify,
+}
+
+#[derive(Clone, Copy)]
+struct Waiting {
+    version: u64,
+    since: Instant,
 }
 
 impl Outbox {
@@ -125,14 +131,20 @@ impl Outbox {
             *locked(&self.untold) = Instant::now();
             return;
         }
-        let kept = waiting.entry(user).or_insert(version);
-        *kept = version.max(*kept);
+        let new = Waiting {
+            version,
+            since: Instant::now(),
+        };
+        let kept = waiting.entry(user).or_insert(new);
+        if version > kept.version {
+            *kept = new;
+        }
         drop(waiting);
         self.wake();
     }
 
     pub(super) fn of(&self, user: UserId) -> u64 {
-        locked(&self.waiting).get(&user).copied().unwrap_or(0)
+        locked(&self.waiting).get(&user).map_or(0, |kept| kept.version)
     }
 
     /// Some of those that wait, in no order.
@@ -141,14 +153,25 @@ impl Outbox {
         waiting
             .iter()
             .take(most)
-            .map(|(user, version)| (*user, *version))
+            .map(|(user, kept)| (*user, kept.version))
             .collect()
+    }
+
+    /// Of these, those that have waited for so long.
+    pub(super) fn late(&self, versions: &[(UserId, u64)], limit: Duration) -> Vec<(UserId, u64)> {
+        let waiting = locked(&self.waiting);
+        let is_late = |(user, _): &&(UserId, u64)| {
+            waiting
+                .get(user)
+                .is_some_and(|kept| kept.since.elapsed() >= limit)
+        };
+        versions.iter().filter(is_late).copied().collect()
     }
 
     pub(super) fn told(&self, versions: &[(UserId, u64)]) {
         let mut waiting = locked(&self.waiting);
         for (user, version) in versions {
-            if waiting.get(user).is_some_and(|kept| kept <= version) {
+            if waiting.get(user).is_some_and(|kept| kept.version <= *version) {
                 waiting.remove(user);
             }
         }
@@ -169,5 +192,26 @@ impl Outbox {
 
     pub(super) async fn woken(&self) {
         self.woken.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_is_late_after_a_while_unless_a_newer_version_came() {
+        const LIMIT: Duration = Duration::from_secs(5);
+        let outbox = Outbox::new(10);
+        let (first, second) = (UserId(Uuid::from_u128(1)), UserId(Uuid::from_u128(2)));
+        outbox.put(first, 7);
+        outbox.put(second, 7);
+        tokio::time::advance(LIMIT).await;
+        outbox.put(first, 6);
+        outbox.put(second, 8);
+        let some = outbox.some(10);
+        assert_eq!(outbox.late(&some, LIMIT), [(first, 7)]);
+        outbox.told(&[(first, 7), (second, 7)]);
+        assert_eq!(outbox.some(10), [(second, 8)]);
     }
 }

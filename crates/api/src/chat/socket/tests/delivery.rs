@@ -204,7 +204,7 @@ proptest! {
                         let cursor = EventCursor { epoch: 0, offset: from, stream: 0 };
                         let socket = world.attached();
                         world.logs.delay.store(u64::from(choice) % 3 * 10, SeqCst);
-                        let begin = catch_up::begin(&world.hub, &socket, world.user, Wish::Since(cursor), None);
+                        let begin = begin::begin(&world.hub, &socket, world.user, Wish::Since(cursor), None);
                         let meanwhile = async {
                             tokio::time::sleep(Duration::from_millis(5)).await;
                             let event = world.logs.number(world.user, length + 1);

@@ -6,8 +6,8 @@ mod resume;
 mod sending;
 mod spec;
 
+use super::begin::{self, Wish};
 use super::calls::{Guest, SocketCalls, Taken};
-use super::catch_up::{self, Wish};
 use super::hub::Hub;
 use super::open_socket::Socket;
 use super::protocol::SendFrame;
@@ -211,7 +211,7 @@ impl World {
     /// A socket that has begun.
     async fn socket(&self, wish: Wish) -> Arc<Socket> {
         let socket = self.attached();
-        catch_up::begin(&self.hub, &socket, self.user, wish, None).await;
+        begin::begin(&self.hub, &socket, self.user, wish, None).await;
         socket
     }
 

@@ -54,7 +54,7 @@ async fn a_client_that_resumes_hears_first_what_it_missed_and_then_what_came_mea
     world.commit(4);
     world.commit(5);
     assert!(frames(&socket).is_empty(), "nothing before `ready`");
-    catch_up::begin(&world.hub, &socket, world.user, since(1), None).await;
+    begin::begin(&world.hub, &socket, world.user, since(1), None).await;
     world.commit(6);
     let heard = frames(&socket);
     assert_eq!(
@@ -155,13 +155,102 @@ async fn what_comes_while_the_log_is_read_is_heard_after_the_replay() {
         assert!(frames(&socket).is_empty());
     };
     tokio::join!(
-        catch_up::begin(&world.hub, &socket, world.user, since(0), None),
+        begin::begin(&world.hub, &socket, world.user, since(0), None),
         meanwhile
     );
     let heard = frames(&socket);
     assert_eq!(heard[0]["payload"]["resume"]["replaying"], 1);
     assert_eq!(numbers(&heard), [1, 2]);
     assert_eq!(numbers(&frames(&other)), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sockets_that_begin_together_hear_what_came_between_their_reads() {
+    let world = World::new();
+    world.logs.number(world.user, 1);
+    let (slow, quick) = (world.attached(), world.attached());
+    world.logs.delay.store(50, SeqCst);
+    let begin_quick = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        world.commit(2);
+        world.logs.delay.store(5, SeqCst);
+        begin::begin(&world.hub, &quick, world.user, since(0), None).await;
+        world.commit(3);
+    };
+    tokio::join!(
+        begin::begin(&world.hub, &slow, world.user, since(0), None),
+        begin_quick
+    );
+    world.commit(4);
+    assert_eq!(numbers(&frames(&quick)), [1, 2, 3, 4]);
+    let heard = frames(&slow);
+    assert_eq!(numbers(&heard), [1, 2, 3, 4]);
+    assert_eq!(types(&heard).iter().filter(|kind| **kind == "ready").count(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_that_was_put_off_comes_once_however_often_it_is_tried() {
+    let world = World::new();
+    world.logs.number(world.user, 1);
+    world.logs.is_away.store(true, SeqCst);
+    let mut sockets = Vec::new();
+    for _ in 0..9 {
+        let socket = world.socket(since(0)).await;
+        assert_eq!(types(&frames(&socket)), ["ready"]);
+        sockets.push((socket, Vec::new()));
+    }
+    world.logs.is_away.store(false, SeqCst);
+    world.logs.delay.store(50, SeqCst);
+    let again = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        world.commit(2);
+        world.logs.delay.store(5, SeqCst);
+        begin::settle(&world.hub).await;
+    };
+    tokio::join!(begin::settle(&world.hub), again);
+    world.commit(3);
+    until(|| {
+        for (socket, heard) in &mut sockets {
+            heard.extend(numbers(&frames(socket)));
+        }
+        sockets.iter().all(|(_, heard)| heard.len() >= 3)
+    })
+    .await;
+    for (_, heard) in sockets {
+        assert_eq!(heard, [1, 2, 3]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resume_that_comes_while_an_earlier_wish_is_served_is_the_one_that_counts() {
+    let world = World::new();
+    world.logs.number(world.user, 1);
+    world.begun().await;
+    let socket = world.attached();
+    world.logs.delay.store(50, SeqCst);
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        begin::begin(&world.hub, &socket, world.user, since(0), None).await;
+    };
+    tokio::join!(
+        begin::begin(&world.hub, &socket, world.user, Wish::Nonsense, None),
+        late
+    );
+    let heard = frames(&socket);
+    assert_eq!(types(&heard), ["ready", "notification.new"]);
+    assert_eq!(heard[0]["payload"]["resume"]["status"], "ok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_went_back_makes_clients_begin_anew() {
+    let world = World::new();
+    world.logs.stream.store(7, SeqCst);
+    let live = world.begun().await;
+    world.logs.stream.store(3, SeqCst);
+    let back = world.socket(told(0, 7)).await;
+    let ready = &frames(&back)[0];
+    assert_eq!(ready["payload"]["resume"]["status"], "reset");
+    until(|| closes(&frames(&live)) == [4102]).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -229,18 +318,22 @@ async fn a_stream_that_changes_while_the_log_is_read_is_told_when_the_client_fol
     world.logs.delay.store(50, SeqCst);
     let meanwhile = async {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        world.change_stream();
         world.commit(1);
+        world.change_stream();
+        world.commit(2);
         assert!(frames(&socket).is_empty());
     };
     tokio::join!(
-        catch_up::begin(&world.hub, &socket, world.user, since(0), None),
+        begin::begin(&world.hub, &socket, world.user, since(0), None),
         meanwhile
     );
     let heard = frames(&socket);
-    assert_eq!(types(&heard), ["ready", "stream.changed", "notification.new"]);
+    assert_eq!(types(&heard)[..2], ["ready", "stream.changed"]);
     assert_eq!(streams(&heard), [(1, Some("0.0.1"))]);
-    assert_eq!(heard[2]["cursor"], "0.1.1");
+    assert_eq!(
+        (&heard[2]["cursor"], &heard[3]["cursor"]),
+        (&json!("0.1.1"), &json!("0.2.1"))
+    );
 }
 
 #[tokio::test(start_paused = true)]
