@@ -378,9 +378,14 @@ impl Writer {
             Found::Unknown => return Err(WriteError::Unknown),
         };
         if let Some(entity) = &current {
-            // Its id derives from the operation's: an older request with this key made it.
+            // Its id derives from the operation's: another node has committed this one since it was looked for, or an older
+            // request with this key made it.
             if operation.kind() == OperationKind::Create {
-                return Err(WriteError::KeyReused);
+                return match self.recorded(&operation, source).await {
+                    Recorded::Here(record) => self.duplicate(&operation, *record, reader).await,
+                    Recorded::No => Err(WriteError::KeyReused),
+                    Recorded::Unknown => Err(WriteError::Unknown),
+                };
             }
             if entity.is_deleted() {
                 return Err(WriteError::NotFound);

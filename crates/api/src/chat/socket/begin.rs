@@ -51,9 +51,10 @@ struct Begin {
     status: ResumeStatus,
     /// `None`: wherever the user's sockets are.
     head: Option<EventCursor>,
-    events: Vec<UserEvent>,
-    /// The version of the stream that its client was told of; `None`: it reads its stream anew.
-    told: Option<u64>,
+    /// Where its client was; `None`: it begins at the head, and reads its stream anew.
+    from: Option<EventCursor>,
+    /// The entries since.
+    missed: Vec<Bytes>,
 }
 
 impl Begin {
@@ -61,23 +62,24 @@ impl Begin {
         Self {
             status,
             head,
-            events: Vec::new(),
-            told: None,
+            from: None,
+            missed: Vec::new(),
         }
     }
 
-    /// What was missed, when the log ends at `head`, and then the change of the stream, if it is `stream` now. Before all
-    /// that its client was at the place that comes with it.
-    fn replay(&self, head: EventCursor, stream: u64) -> (EventCursor, Vec<Bytes>) {
-        let before = EventCursor {
-            offset: self.events.first().map_or(head.offset, |first| first.offset - 1),
-            stream: self.told.unwrap_or(stream),
-            ..head
-        };
-        let events = self.events.iter().map(|event| frames::event(event, before));
-        let after = EventCursor { stream, ..head };
-        let change = (before.stream < stream).then(|| frames::stream_changed(stream, Some(after)));
-        (before, events.chain(change).collect())
+    fn since(from: EventCursor, events: &[UserEvent], head: EventCursor) -> Self {
+        Self {
+            status: ResumeStatus::Ok,
+            head: Some(head),
+            from: Some(from),
+            missed: events.iter().map(|event| frames::event(event, from)).collect(),
+        }
+    }
+
+    /// The change of the stream, which is told after what was missed, if its client does not know of it.
+    fn change(&self, end: EventCursor) -> Option<Bytes> {
+        let told = self.from.map_or(end.stream, |from| from.stream);
+        (told < end.stream).then(|| frames::stream_changed(end.stream, Some(end)))
     }
 }
 
@@ -163,12 +165,7 @@ async fn read(hub: &Arc<Hub>, user: UserId, wish: Wish) -> Result<Begin, StoreEr
             LogReplay::Events { head, .. } if head.stream < cursor.stream => {
                 Begin::anew(ResumeStatus::Reset, Some(head))
             }
-            LogReplay::Events { events, head } => Begin {
-                status: ResumeStatus::Ok,
-                head: Some(head),
-                events,
-                told: Some(cursor.stream),
-            },
+            LogReplay::Events { events, head } => Begin::since(cursor, &events, head),
             LogReplay::Reset { head } => Begin::anew(ResumeStatus::Reset, Some(head)),
         },
     })
@@ -198,15 +195,18 @@ fn join(
     let mut joined = Joined::Done;
     if let Some(member) = following.member(connection).filter(|member| member.turn == turn) {
         if member.holds_all(head, position) {
-            let (before, replay) = begun.replay(head, position.stream);
-            let greeting = greet(before, replay.len());
-            for frame in greeting.into_iter().chain(replay) {
-                member.socket.push(frame, Weight::Free);
-            }
-            if let Err(code) = member.release(EventCursor {
+            let end = EventCursor {
                 stream: position.stream,
                 ..head
-            }) {
+            };
+            let change = begun.change(end);
+            let replaying = begun.missed.len() + usize::from(change.is_some());
+            let greeting = greet(begun.from.unwrap_or(end), replaying);
+            let missed = begun.missed.iter().cloned();
+            for frame in greeting.into_iter().chain(missed).chain(change) {
+                member.socket.push(frame, Weight::Free);
+            }
+            if let Err(code) = member.release(end) {
                 ending.push((Arc::clone(&member.socket), code));
             }
         } else {

@@ -157,6 +157,61 @@ async fn a_retry_of_what_was_committed_gets_its_first_answer_though_the_lane_is_
     assert!(appended.lock().unwrap().is_empty());
 }
 
+/// What is remembered of the creation of `task` by the request with this key.
+fn record_of_create(task: &Task, key: &str, body: u8) -> AppliedRecord {
+    AppliedRecord {
+        id: OperationId::for_key(task.user_id, key),
+        user_id: task.user_id,
+        entity: EntityKind::Task,
+        entity_id: task.id.0,
+        kind: OperationKind::Create,
+        accepted_at: Hlc::ZERO,
+        applied_at: Timestamp::EPOCH,
+        attempts: 1,
+        superseded: false,
+        fingerprint: Some(Fingerprint([body; 32])),
+        buffered: true,
+        answer: Some(serde_json::to_value(task.clone().into_state()).unwrap()),
+    }
+}
+
+#[tokio::test]
+async fn a_retry_that_another_node_commits_between_two_looks_gets_its_first_answer() {
+    let user = UserId::random();
+    let made = task(user, 5);
+    let row = made.clone();
+    for recorded in [true, false] {
+        let record = recorded.then(|| record_of_create(&made, "k", 1));
+        let (mut world, appended) = World::new(true).lane(3).pending(vec![]).appends();
+        let mut answers = vec![record, None];
+        world
+            .store
+            .expect_find()
+            .times(2)
+            .returning(move |_, _| Ok(answers.pop().flatten()));
+        let row = row.clone();
+        world
+            .rows
+            .expect_find()
+            .returning(move |_, _| Ok(Some(row.clone())));
+        world.cache.expect_mark().return_const(0_u64);
+        world.cache.expect_learn_read().return_const(());
+        world.cache.expect_find().return_const(Found::Unknown);
+        world.known.expect_already_applied().return_const(());
+        let (writer, reader) = world.build();
+        let again = writer
+            .write(request(user, Some(("k", 1))), &reader, create("t"))
+            .await;
+        if recorded {
+            let again = again.unwrap();
+            assert!(again.replayed && matches!(again.outcome, WriteOutcome::Buffered(_)));
+        } else {
+            assert!(matches!(again, Err(WriteError::KeyReused)));
+        }
+        assert!(appended.lock().unwrap().is_empty());
+    }
+}
+
 #[tokio::test]
 async fn a_keyed_write_is_not_taken_while_the_buffer_cannot_tell_its_first_answer() {
     for is_pending_known in [false, true] {
