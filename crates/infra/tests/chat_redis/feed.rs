@@ -314,19 +314,25 @@ fn subscribers(server: &services::Redis, user: UserId) -> u64 {
     count.unwrap_or_else(|| panic!("{answer}")).parse().unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn over_a_cluster_each_channel_lives_on_one_shard_and_all_are_heard() {
-    let servers = RedisCluster::launch(2).unwrap();
-    let users: Vec<UserId> = (0..500).map(|_| user()).collect();
-    let near = node(settings(), Some(cluster(&servers))).up().await;
-    let far = node(settings(), Some(cluster(&servers))).up().await;
-    for user in &users {
+/// Two nodes, of which the second watches the users.
+async fn two_over(servers: &RedisCluster, users: &[UserId]) -> (Node, Node) {
+    let near = node(settings(), Some(cluster(servers))).up().await;
+    let far = node(settings(), Some(cluster(servers))).up().await;
+    for user in users {
         far.feed.watch(*user);
     }
     until("all are heard", || {
         far.hub.heard.lock().unwrap().len() == users.len()
     })
     .await;
+    (near, far)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_a_cluster_each_channel_lives_on_one_shard_and_all_are_heard() {
+    let servers = RedisCluster::launch(2).unwrap();
+    let users: Vec<UserId> = (0..500).map(|_| user()).collect();
+    let (near, far) = two_over(&servers, &users).await;
     let of_shard = |shard: usize| {
         let counts = users
             .iter()
@@ -354,15 +360,7 @@ async fn over_a_cluster_each_channel_lives_on_one_shard_and_all_are_heard() {
 async fn a_shard_that_is_lost_is_noticed_and_after_it_came_back_everything_is_looked_at() {
     let servers = RedisCluster::launch(2).unwrap();
     let users: Vec<UserId> = (0..20).map(|_| user()).collect();
-    let near = node(settings(), Some(cluster(&servers))).up().await;
-    let far = node(settings(), Some(cluster(&servers))).up().await;
-    for user in &users {
-        far.feed.watch(*user);
-    }
-    until("all are heard", || {
-        far.hub.heard.lock().unwrap().len() == users.len()
-    })
-    .await;
+    let (near, far) = two_over(&servers, &users).await;
     servers.masters[1].kill();
     until("the loss is noticed", || !far.feed.is_up()).await;
     servers.masters[1].start().unwrap();
@@ -409,12 +407,7 @@ async fn a_channel_that_a_shard_gives_away_is_heard_on_the_other() {
 async fn over_a_cluster_users_may_go_and_come_back_at_once() {
     let servers = RedisCluster::launch(2).unwrap();
     let users: Vec<UserId> = (0..200).map(|_| user()).collect();
-    let near = node(settings(), Some(cluster(&servers))).up().await;
-    let far = node(settings(), Some(cluster(&servers))).up().await;
-    for user in &users {
-        far.feed.watch(*user);
-    }
-    until("all are heard", || users.iter().all(|user| far.hub.hears(*user))).await;
+    let (near, far) = two_over(&servers, &users).await;
     for _ in 0..20 {
         for user in &users {
             far.feed.unwatch(*user);

@@ -15,7 +15,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 const BATCH: usize = 256;
 
 /// How long a node may take to tell Redis of a version, at the most; what it tells later is not to be found there.
-pub(super) const LATE: Duration = Duration::from_secs(5);
+const LATE: Duration = Duration::from_secs(5);
 /// What a replay finds committed comes in quick succession.
 const TOGETHER: Duration = Duration::from_millis(10);
 
