@@ -73,6 +73,9 @@ CREATE TABLE blocks (
 CREATE INDEX blocks_blocked_index ON blocks (blocked);
 
 -- The log. Offsets of a user count from 1 without gaps; first_offset is the oldest that is kept (older ones are purged).
+--
+-- A message is one row and two events: message.new at the offset before the row's, and conversation.updated, with what is unread
+-- and read of it then, at the row's. The message itself is not copied: it never changes.
 CREATE TABLE user_event_heads (
     user_id      uuid   PRIMARY KEY,
     last_offset  bigint NOT NULL DEFAULT 0,
@@ -83,10 +86,16 @@ CREATE TABLE user_events (
     user_id    uuid        NOT NULL,
     "offset"   bigint      NOT NULL,
     type       text        NOT NULL,
-    payload    json        NOT NULL,
+    payload    json,
+    message_id uuid,
+    unread     bigint,
+    read_seq   bigint,
     created_at timestamptz NOT NULL DEFAULT now(),
 
-    PRIMARY KEY (user_id, "offset")
+    PRIMARY KEY (user_id, "offset"),
+    CONSTRAINT user_events_check CHECK (CASE WHEN message_id IS NULL
+        THEN payload IS NOT NULL AND unread IS NULL AND read_seq IS NULL
+        ELSE payload IS NULL AND unread IS NOT NULL AND read_seq IS NOT NULL END)
 );
 
 CREATE INDEX user_events_purge_index ON user_events (created_at);
@@ -255,23 +264,31 @@ $$;
 -- where its operation is recorded. One statement does all of it, since what statements and functions cost is far more than
 -- the rows do. It joins with its parameters by indexes only, whatever the planner takes their number for.
 --
+-- It answers with what the message's rows in the two logs say (their offsets, and the receiver's counts), and with the other
+-- events as UserEvent reads them: a refusal, or the receipt of one that was read before it was stored.
+--
 -- | part | what it is |
 -- |---|---|
 -- | fact | each message with its conversation, the two who take part, what is stored under its id, and the word |
 -- | side | how many entries each message adds to whose log |
 -- | place | where in the logs these begin |
--- | told | the facts with the payloads |
+-- | told | the facts with the offsets of the rows, the receiver's counts, and the payloads of other events |
 CREATE FUNCTION chat_messages_send(
     p_operations uuid[], p_messages uuid[], p_senders uuid[], p_stamps bytea[], p_ats timestamptz[], p_direct boolean,
     p_attempts integer[], p_fingerprints bytea[], p_answers jsonb[], p_conversations uuid[], p_client_ids uuid[],
     p_contents text[]
 ) RETURNS TABLE (
-    word text, events json, id uuid, conversation_id uuid, seq bigint, sender_id uuid, client_message_id uuid, content text,
-    created_at timestamptz, recipient uuid, is_repeat boolean
+    word text, events jsonb, id uuid, conversation_id uuid, seq bigint, sender_id uuid, client_message_id uuid, content text,
+    created_at timestamptz, recipient uuid, is_repeat boolean, "offset" bigint, their_offset bigint, unread bigint,
+    read_seq bigint
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
-    PERFORM chat_lock(p_conversations, '{}');
+    PERFORM FROM conversations WHERE id = ANY (p_conversations) ORDER BY id FOR NO KEY UPDATE;
+    -- Whoever takes part has a log: it begins with the opening.
+    PERFORM FROM user_event_heads WHERE user_id IN (
+        SELECT user_id FROM conversation_participants WHERE conversation_id = ANY (p_conversations)
+    ) ORDER BY user_id FOR NO KEY UPDATE;
     RETURN QUERY
     WITH fact AS MATERIALIZED (
         SELECT one.operation, one.message, one.sender, one.stamp, one.attempts, one.fingerprint, one.answer, one.conversation,
@@ -324,20 +341,17 @@ BEGIN
         GROUP BY place
     ), told AS MATERIALIZED (
         SELECT fact.*, placed.mine, placed.theirs,
-            CASE WHEN word = 'applied' THEN '{"message": {"id": "' || message || '", "seq": ' || seq || ', "content": '
-                || to_json(body) || ', "senderId": "' || sender || '", "createdAt": "' || time
-                || '", "durability": "stored", "conversationId": "' || conversation || '", "clientMessageId": "' || client
-                || '"}, "durability": "stored"}' END AS new,
-            CASE WHEN word = 'applied' THEN '{"unread": 0, "asOfSeq": ' || seq || ', "lastSeq": ' || seq || ', "readSeq": '
-                || seq || ', "conversationId": "' || conversation || '"}' END AS my_counts,
-            CASE WHEN word = 'applied' THEN '{"unread": ' || CASE WHEN is_read THEN 0 ELSE sent - read_count END
-                || ', "asOfSeq": ' || seq || ', "lastSeq": ' || seq || ', "readSeq": '
-                || CASE WHEN is_read THEN seq ELSE read_seq END || ', "conversationId": "' || conversation || '"}' END AS counts,
-            CASE WHEN word = 'applied' AND is_read THEN '{"userId": "' || receiver || '", "readSeq": ' || seq
-                || ', "conversationId": "' || conversation || '"}' END AS receipt,
-            CASE WHEN word = 'blocked' AND NOT p_direct THEN jsonb_build_object('status', 'rejected', 'clientMessageId', client,
-                'messageId', message, 'conversationId', conversation, 'seq', NULL, 'createdAt', time,
-                'error', jsonb_build_object('code', 'blocked', 'message', 'One of you blocks the other.'))::text END AS refusal
+            CASE WHEN is_read THEN 0 ELSE sent - read_count END AS unread,
+            CASE WHEN is_read THEN seq ELSE read_seq END AS now_read,
+            CASE
+                WHEN word = 'applied' AND is_read THEN jsonb_build_object('user_id', sender, 'offset', placed.mine + 3,
+                    'kind', 'message.read', 'payload', jsonb_build_object('userId', receiver, 'readSeq', seq,
+                        'conversationId', conversation)::text)
+                WHEN word = 'blocked' AND NOT p_direct THEN jsonb_build_object('user_id', sender, 'offset', placed.mine + 1,
+                    'kind', 'message.ack', 'payload', jsonb_build_object('status', 'rejected', 'clientMessageId', client,
+                        'messageId', message, 'conversationId', conversation, 'seq', NULL, 'createdAt', time,
+                        'error', jsonb_build_object('code', 'blocked', 'message', 'One of you blocks the other.'))::text)
+            END AS other
         FROM fact LEFT JOIN placed ON placed.place = fact.place
     ), raised AS (
         UPDATE user_event_heads AS head SET last_offset = head.last_offset + added.many
@@ -369,28 +383,19 @@ BEGIN
                 'client_message_id', client, 'content', body, 'created_at', time, 'recipient', receiver)) END
         FROM told WHERE word IN ('applied', 'superseded')
     ), entry AS (
+        INSERT INTO user_events (user_id, "offset", type, message_id, unread, read_seq)
+        SELECT entry.* FROM told CROSS JOIN LATERAL (VALUES
+            (sender, mine + 2, 'message.new', message, 0, seq),
+            (receiver, theirs + 2, 'message.new', message, unread, now_read)
+        ) AS entry (user_id, "offset", type, message_id, unread, read_seq)
+        WHERE word = 'applied'
+    ), other AS (
         INSERT INTO user_events (user_id, "offset", type, payload)
-        SELECT entry.user_id, entry.at, entry.kind, entry.payload::json
-        FROM told CROSS JOIN LATERAL (VALUES
-            (sender, mine + 1, 'message.new', new), (sender, mine + 2, 'conversation.updated', my_counts),
-            (receiver, theirs + 1, 'message.new', new), (receiver, theirs + 2, 'conversation.updated', counts),
-            (sender, mine + 3, 'message.read', receipt), (sender, mine + 1, 'message.ack', refusal)
-        ) AS entry (user_id, at, kind, payload)
-        WHERE entry.payload IS NOT NULL
+        SELECT sender, (other ->> 'offset')::bigint, other ->> 'kind', (other ->> 'payload')::json
+        FROM told WHERE other IS NOT NULL
     )
-    SELECT word, CASE word
-        WHEN 'applied' THEN ('[{"user_id":"' || sender || '","offset":' || mine + 1 || ',"kind":"message.new","payload":'
-            || to_json(new) || '},{"user_id":"' || sender || '","offset":' || mine + 2
-            || ',"kind":"conversation.updated","payload":' || to_json(my_counts)
-            || '},{"user_id":"' || receiver || '","offset":' || theirs + 1 || ',"kind":"message.new","payload":'
-            || to_json(new) || '},{"user_id":"' || receiver || '","offset":' || theirs + 2
-            || ',"kind":"conversation.updated","payload":' || to_json(counts)
-            || COALESCE('},{"user_id":"' || sender || '","offset":' || mine + 3 || ',"kind":"message.read","payload":'
-                || to_json(receipt), '') || '}]')::json
-        WHEN 'superseded' THEN '[]'::json
-        WHEN 'blocked' THEN ('[{"user_id":"' || sender || '","offset":' || mine + 1 || ',"kind":"message.ack","payload":'
-            || to_json(refusal) || '}]')::json
-        END, message, conversation, seq, sender, client, body, at, receiver, word = 'superseded'
+    SELECT word, CASE WHEN other IS NOT NULL THEN jsonb_build_array(other) END, message, conversation, seq, sender, client, body,
+        at, receiver, word = 'superseded', mine + 2, theirs + 2, unread, now_read
     FROM told ORDER BY place;
 END $$;
 

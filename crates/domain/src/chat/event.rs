@@ -65,7 +65,7 @@ impl EventKind {
     }
 }
 
-/// One entry of a user's log.
+/// One event of a user's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserEvent {
     /// Whose log.
@@ -74,7 +74,8 @@ pub struct UserEvent {
     pub offset: u64,
     /// What happened.
     pub kind: EventKind,
-    /// The frame's `payload`: JSON, as Postgres made and keeps it, so that what is told live and what is replayed are the same.
+    /// The frame's `payload`: JSON. What is told at once and what is replayed are the same, for it is as Postgres keeps it, or
+    /// written of what Postgres keeps ([`MessageEntry`](super::entry::MessageEntry)).
     #[serde(with = "shared_text")]
     pub payload: Arc<str>,
 }

@@ -6,6 +6,7 @@
 
 pub mod block;
 pub mod conversation;
+pub mod entry;
 pub mod event;
 pub mod live;
 pub mod message;
@@ -17,6 +18,7 @@ pub mod ticket;
 
 pub use block::{BlockChange, BlockState, BlockStatus, Blocked};
 pub use conversation::{Conversation, Inbox, Opened, Person, UnreadTotals};
+pub use entry::{MessageEntry, message_new};
 pub use event::{EventCursor, EventKind, LogHead, LogReplay, UserEvent};
 pub use live::{Hint, Signal};
 pub use message::{Content, Message, MessageCursor, MessagePage, NewMessage};

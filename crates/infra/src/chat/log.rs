@@ -1,10 +1,12 @@
 //! The logs of users in Postgres. Every answer is one statement, hence one snapshot.
 
-use super::statement::place;
+use super::statement::{place, read_message};
 use crate::postgres::{Gather, Pool, QueryError};
 use crate::sync::statement::read_version;
 use async_trait::async_trait;
-use gravity_domain::chat::{EventCursor, EventKind, EventLog, LogReplay, UserEvent};
+use gravity_domain::chat::{
+    EventCursor, EventKind, EventLog, LogReplay, MessageEntry, UserEvent, message_new,
+};
 use gravity_domain::error::StoreError;
 use gravity_domain::id::UserId;
 use std::sync::Arc;
@@ -28,9 +30,11 @@ const LOG_SINCE: &str = "WITH head AS MATERIALIZED (
             LEFT JOIN user_event_heads AS head ON head.user_id = wanted.user_id
             LEFT JOIN stream_versions AS stream ON stream.user_id = wanted.user_id
     )
-    SELECT head.epoch, head.last_offset, head.stream, head.place, event.\"offset\", event.type, event.payload
+    SELECT head.epoch, head.last_offset, head.stream, head.place, event.*
     FROM head LEFT JOIN LATERAL (
-        SELECT \"offset\", type, payload::text AS payload FROM user_events
+        SELECT \"offset\", type, payload::text AS payload, unread, event.read_seq, message.id, conversation_id, seq, sender_id,
+            client_message_id, content, message.created_at
+        FROM user_events AS event LEFT JOIN messages AS message ON message.id = event.message_id
         WHERE user_id = head.user_id AND \"offset\" > head.\"from\"
             AND head.\"from\" BETWEEN head.first_offset - 1 AND head.last_offset AND head.last_offset - head.\"from\" <= $3::bigint
         ORDER BY \"offset\"
@@ -139,19 +143,39 @@ fn read_replay(user: UserId, cursor: EventCursor, rows: &[&Row]) -> Result<LogRe
         let Some(offset) = row.try_get::<_, Option<i64>>(4)? else {
             continue;
         };
-        events.push(UserEvent {
-            user_id: user,
-            offset: u64::try_from(offset).map_err(|_| QueryError::Row("user_events.offset"))?,
-            kind: EventKind::parse(row.try_get(5)?).ok_or(QueryError::Row("user_events.type"))?,
-            payload: Arc::from(row.try_get::<_, &str>(6)?),
-        });
+        let offset = u64::try_from(offset).map_err(|_| QueryError::Row("user_events.offset"))?;
+        read_entry(row, user, offset, &mut events)?;
     }
+    // A cursor may be between the two events of a message.
+    events.retain(|event| event.offset > cursor.offset);
     let is_whole = (cursor.offset + 1..=head.offset).eq(events.iter().map(|event| event.offset));
     if is_whole {
         Ok(LogReplay::Events { events, head })
     } else {
         reset
     }
+}
+
+/// Adds what an entry says. One of a message that somebody has deleted says nothing, so that the replay is not whole.
+fn read_entry(row: &Row, user: UserId, offset: u64, events: &mut Vec<UserEvent>) -> Result<(), QueryError> {
+    if let Some(payload) = row.try_get::<_, Option<&str>>(6)? {
+        events.push(UserEvent {
+            user_id: user,
+            offset,
+            kind: EventKind::parse(row.try_get(5)?).ok_or(QueryError::Row("user_events.type"))?,
+            payload: Arc::from(payload),
+        });
+    } else if row.try_get::<_, Option<Uuid>>(9)?.is_some() {
+        let entry = MessageEntry {
+            user_id: user,
+            offset,
+            unread: read_version(row, 7)?,
+            read_seq: read_version(row, 8)?,
+        };
+        let message = read_message(row, 9)?;
+        events.extend(entry.events(&message, &message_new(&message)));
+    }
+    Ok(())
 }
 
 #[async_trait]

@@ -1,7 +1,7 @@
 //! The statements that apply messages, read marks and blocks (see [`crate::sync::statement`]).
 //!
 //! Each calls a function of the database, which takes its locks first and then sees, statement by statement, what was committed
-//! before it got them. Columns: the word, what was appended to the logs of users, the state.
+//! before it got them. Columns: the word, what was appended to the logs of users, the state; of a message, what its entries say.
 //!
 //! All locks are taken in one order: conversations by id, then logs by user. A batch takes those of all its operations at its
 //! beginning ([`Locks`]), so batches and direct writes never wait for each other in a circle.
@@ -9,7 +9,10 @@
 use crate::postgres::QueryError;
 use crate::postgres::values::At;
 use crate::sync::statement::{Call, column, read_events, read_stamp, read_version};
-use gravity_domain::chat::{BlockChange, BlockState, Content, Message, NewMessage, ReadMark, ReadMarker};
+use gravity_domain::chat::{
+    BlockChange, BlockState, Content, Message, MessageEntry, NewMessage, ReadMark, ReadMarker, UserEvent,
+    message_new,
+};
 use gravity_domain::id::{ChatMessageId, ConversationId, UserId};
 use gravity_domain::sync::{Change, EntityState, Lww, Operation};
 use std::collections::BTreeSet;
@@ -19,7 +22,7 @@ use uuid::Uuid;
 /// Of many, each parameter but the sixth an array: one row for each, in their order.
 const CHAT_MESSAGES_SEND: &str =
     "SELECT word, events, id, conversation_id, seq, sender_id, client_message_id, content,
-        created_at, recipient, is_repeat
+        created_at, recipient, is_repeat, \"offset\", their_offset, unread, read_seq
     FROM chat_messages_send($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
 
 const CHAT_READ: &str = "SELECT word, events, conversation_id, user_id, read_seq, unread, last_seq, marked
@@ -102,12 +105,42 @@ pub(crate) fn place(number: u64) -> i64 {
 }
 
 fn read_message_state(row: &Row, at: usize) -> Result<EntityState, QueryError> {
-    Ok(EntityState::Message(Message {
+    let message = Message {
         recipient: row.try_get::<_, Option<Uuid>>(at + 8)?.map(UserId),
-        events: read_events(row, at)?,
         is_repeat: row.try_get(at + 9)?,
         ..read_message(row, at + 1)?
-    }))
+    };
+    let mut events = match message.recipient {
+        Some(recipient) if !message.is_repeat => read_entries(row, at + 10, &message, recipient)?,
+        _ => Vec::new(),
+    };
+    events.extend(read_events(row, at)?);
+    Ok(EntityState::Message(Message { events, ..message }))
+}
+
+/// What the entries of both say: the sender's offset, who has read it and all before it, the receiver's, what that one has
+/// not read, and up to where.
+fn read_entries(
+    row: &Row,
+    at: usize,
+    message: &Message,
+    recipient: UserId,
+) -> Result<Vec<UserEvent>, QueryError> {
+    let sent = MessageEntry {
+        user_id: message.sender_id,
+        offset: read_version(row, at)?,
+        unread: 0,
+        read_seq: message.seq.unwrap_or_default(),
+    };
+    let received = MessageEntry {
+        user_id: recipient,
+        offset: read_version(row, at + 1)?,
+        unread: read_version(row, at + 2)?,
+        read_seq: read_version(row, at + 3)?,
+    };
+    let shown = message_new(message);
+    let events = [sent, received].map(|entry| entry.events(message, &shown));
+    Ok(events.into_iter().flatten().collect())
 }
 
 /// The message whose first column is at `at`: id, conversation, seq, sender, client's id, content, time.

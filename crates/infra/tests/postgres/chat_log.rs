@@ -37,6 +37,9 @@ async fn a_replay_is_whole_or_a_reset() {
     );
     assert_eq!(since(&world, pair.ben, at(0), 6).await, None);
     assert_eq!(since(&world, pair.ben, at(5), 2).await, Some(vec![6, 7]));
+    // Between the two events of a message.
+    assert_eq!(since(&world, pair.ben, at(4), 3).await, Some(vec![5, 6, 7]));
+    assert_eq!(since(&world, pair.ben, at(6), 1).await, Some(vec![7]));
     assert_eq!(since(&world, pair.ben, at(7), 0).await, Some(vec![]));
     assert_eq!(since(&world, pair.ben, at(8), 100).await, None);
     assert_eq!(since(&world, pair.ben, at(u64::MAX), 100).await, None);
@@ -57,6 +60,45 @@ async fn a_replay_is_whole_or_a_reset() {
     let heads = world.log.heads(&[pair.ben, nobody, pair.alice]).await.unwrap();
     assert_eq!(heads, [(pair.ben, at(7)), (nobody, at(0)), (pair.alice, at(7))]);
     assert_eq!(world.log.heads(&[]).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn what_is_replayed_of_a_message_is_what_was_told() {
+    let world = World::new().await;
+    let pair = world.pair().await;
+    let start = world.log.head(pair.ben).await.unwrap();
+    let told: Vec<_> = [
+        world.send(pair.alice, pair.id, "one").await,
+        world.send(pair.alice, pair.id, "a \"second\",\nlonger").await,
+    ]
+    .into_iter()
+    .flat_map(|message| message.events)
+    .collect();
+    for user in [pair.alice, pair.ben] {
+        let cursor = EventCursor { offset: 1, ..start };
+        let LogReplay::Events { events, .. } = world.log.since(user, cursor, 10).await.unwrap() else {
+            panic!("everything is kept");
+        };
+        let own: Vec<_> = told.iter().filter(|event| event.user_id == user).cloned().collect();
+        assert_eq!(events, own);
+        assert_eq!(events.len(), 4);
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_names_a_deleted_message_is_reset() {
+    let world = World::new().await;
+    let pair = world.pair().await;
+    let start = world.log.head(pair.ben).await.unwrap();
+    world.send(pair.alice, pair.id, "to be deleted").await;
+    let between = world.log.head(pair.ben).await.unwrap();
+    world.send(pair.alice, pair.id, "kept").await;
+    world
+        .fixture
+        .execute("DELETE FROM messages WHERE content = 'to be deleted'")
+        .await;
+    assert_eq!(since(&world, pair.ben, start, 10).await, None);
+    assert_eq!(since(&world, pair.ben, between, 10).await, Some(vec![4, 5]));
 }
 
 #[tokio::test]
@@ -98,18 +140,18 @@ async fn old_entries_go_from_the_beginning_and_cursors_before_the_rest_are_reset
         world.send(pair.alice, pair.id, "more").await;
     }
     let old = format!(
-        "UPDATE user_events SET created_at = now() - interval '8 days' WHERE \"offset\" IN (1, 2, 4) AND user_id = '{}'",
+        "UPDATE user_events SET created_at = now() - interval '8 days' WHERE \"offset\" IN (1, 5) AND user_id = '{}'",
         pair.ben
     );
     world.fixture.execute(&old).await;
     let week = Duration::from_secs(7 * 86_400);
     // What lies between old ones goes with them: what is left has no gap.
-    assert_eq!(world.fixture.purge.purge_events(week).await.unwrap(), 4);
+    assert_eq!(world.fixture.purge.purge_events(week).await.unwrap(), 3);
     assert_eq!(world.fixture.purge.purge_events(week).await.unwrap(), 0);
     let head = world.log.head(pair.ben).await.unwrap();
     let at = |offset| EventCursor { offset, ..head };
-    assert_eq!(since(&world, pair.ben, at(3), 100).await, None);
-    assert_eq!(since(&world, pair.ben, at(4), 100).await, Some(vec![5, 6, 7]));
+    assert_eq!(since(&world, pair.ben, at(4), 100).await, None);
+    assert_eq!(since(&world, pair.ben, at(5), 100).await, Some(vec![6, 7]));
     assert_eq!(
         since(&world, pair.alice, EventCursor { offset: 0, ..at(0) }, 100)
             .await
@@ -119,7 +161,7 @@ async fn old_entries_go_from_the_beginning_and_cursors_before_the_rest_are_reset
 
     assert_eq!(
         world.fixture.purge.purge_events(Duration::ZERO).await.unwrap(),
-        10
+        5
     );
     assert_eq!(world.log.head(pair.ben).await.unwrap(), head);
     assert_eq!(since(&world, pair.ben, at(7), 100).await, Some(vec![]));

@@ -265,7 +265,7 @@ async fn migrate_and_seed_can_be_run_again() {
     let counts = "SELECT concat_ws(' ', (SELECT count(*) FROM users), (SELECT count(*) FROM conversations),
         (SELECT count(*) FROM messages), (SELECT count(*) FROM notification_jobs),
         (SELECT count(*) FROM user_event_heads WHERE last_offset <> (
-            SELECT count(*) FROM user_events WHERE user_events.user_id = user_event_heads.user_id)),
+            SELECT count(*) + count(message_id) FROM user_events WHERE user_events.user_id = user_event_heads.user_id)),
         (SELECT count(*) > 10 FROM conversation_participants AS me JOIN conversation_participants AS other
             ON other.conversation_id = me.conversation_id AND other.user_id <> me.user_id
             WHERE other.sent > me.read_count))";

@@ -157,10 +157,23 @@ async fn markers(
     Ok(broken)
 }
 
+/// The events of a log: a message's row is two of them. Written apart from what the server does, which is what is checked.
+const LOG: &str = r#"
+    SELECT "offset", type, payload FROM user_events WHERE user_id = $1 AND message_id IS NULL
+    UNION ALL
+    SELECT "offset" - 1, 'message.new', json_build_object('durability', 'stored', 'message', json_build_object(
+        'id', message.id, 'conversationId', conversation_id, 'seq', seq, 'senderId', sender_id, 'content', content,
+        'clientMessageId', client_message_id, 'createdAt', chat_time(message.created_at), 'durability', 'stored'))
+    FROM user_events JOIN messages AS message ON message.id = message_id WHERE user_id = $1
+    UNION ALL
+    SELECT "offset", 'conversation.updated', json_build_object('conversationId', conversation_id, 'unread', unread,
+        'lastSeq', seq, 'asOfSeq', seq, 'readSeq', read_seq)
+    FROM user_events JOIN messages AS message ON message.id = message_id WHERE user_id = $1
+    ORDER BY 1"#;
+
 async fn log(postgres: &Postgres, chatter: &Chatter, record: &Record) -> Result<Vec<String>, crate::Failure> {
     let user: Uuid = chatter.id.parse()?;
-    let select = r#"SELECT "offset", type, payload FROM user_events WHERE user_id = $1 ORDER BY "offset""#;
-    let rows = postgres.query(select, &[&user]).await?;
+    let rows = postgres.query(LOG, &[&user]).await?;
     let rows: BTreeMap<u64, (String, Value)> = rows
         .iter()
         .map(|row| {

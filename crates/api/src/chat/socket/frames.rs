@@ -6,7 +6,7 @@ use crate::error::{ApiError, Class};
 use actix_web::ResponseError as _;
 use actix_web::http::header::RETRY_AFTER;
 use bytes::Bytes;
-use gravity_domain::chat::{EventCursor, Message, Signal, UserEvent};
+use gravity_domain::chat::{EventCursor, Message, Signal, UserEvent, message_new};
 use gravity_domain::clock::Timestamp;
 use gravity_domain::id::{ChatMessageId, ConversationId, UserId};
 use serde::{Deserialize, Serialize};
@@ -197,20 +197,7 @@ pub(crate) fn rejected(
 /// Something that is in no log.
 pub(crate) fn signal(signal: &Signal) -> Bytes {
     match signal {
-        Signal::Accepted(message) => {
-            let shown = json!({
-                "id": message.id,
-                "conversationId": message.conversation_id,
-                "seq": message.seq,
-                "senderId": message.sender_id,
-                "clientMessageId": message.client_message_id,
-                "content": message.content.as_str(),
-                "createdAt": message.created_at,
-                "durability": message.durability(),
-            });
-            let payload = json!({"message": shown, "durability": message.durability()});
-            told("message.new", None, &payload)
-        }
+        Signal::Accepted(message) => frame("message.new", None, None, &message_new(message)),
         Signal::Rejected {
             client_message_id,
             message_id,
