@@ -283,12 +283,21 @@ CREATE FUNCTION chat_messages_send(
     read_seq bigint
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
+DECLARE
+    v_logs bigint;
 BEGIN
     PERFORM FROM conversations WHERE id = ANY (p_conversations) ORDER BY id FOR NO KEY UPDATE;
-    -- Whoever takes part has a log: it begins with the opening.
     PERFORM FROM user_event_heads WHERE user_id IN (
         SELECT user_id FROM conversation_participants WHERE conversation_id = ANY (p_conversations)
     ) ORDER BY user_id FOR NO KEY UPDATE;
+    GET DIAGNOSTICS v_logs = ROW_COUNT;
+    -- Somebody is in two of the conversations, or has no log yet: it begins with the opening, unless that was brought from
+    -- elsewhere.
+    IF v_logs < 2 * cardinality(p_conversations) THEN
+        PERFORM chat_lock_logs(ARRAY(
+            SELECT user_id FROM conversation_participants WHERE conversation_id = ANY (p_conversations)
+        ));
+    END IF;
     RETURN QUERY
     WITH fact AS MATERIALIZED (
         SELECT one.operation, one.message, one.sender, one.stamp, one.attempts, one.fingerprint, one.answer, one.conversation,

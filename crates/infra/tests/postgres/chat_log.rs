@@ -1,9 +1,10 @@
 //! Logs: whole or not at all, and purged from their beginnings.
 
-use crate::chat_world::World;
+use crate::chat_world::{World, message_of, say};
 use gravity_domain::chat::{EventCursor, EventLog, LogReplay, NotificationStore, PushKeys, PushSubscription};
 use gravity_domain::clock::Timestamp;
 use gravity_domain::id::UserId;
+use gravity_domain::sync::ports::ReplayStore as _;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -79,10 +80,37 @@ async fn what_is_replayed_of_a_message_is_what_was_told() {
         let LogReplay::Events { events, .. } = world.log.since(user, cursor, 10).await.unwrap() else {
             panic!("everything is kept");
         };
-        let own: Vec<_> = told.iter().filter(|event| event.user_id == user).cloned().collect();
+        let own: Vec<_> = told
+            .iter()
+            .filter(|event| event.user_id == user)
+            .cloned()
+            .collect();
         assert_eq!(events, own);
         assert_eq!(events.len(), 4);
     }
+}
+
+#[tokio::test]
+async fn a_conversation_that_was_brought_from_elsewhere_begins_its_logs_with_a_message() {
+    let world = World::new().await;
+    let (pair, other) = (world.pair().await, world.pair().await);
+    let forget = format!(
+        "DELETE FROM user_events; DELETE FROM user_event_heads WHERE user_id <> '{}'",
+        other.alice
+    );
+    world.fixture.execute(&forget).await;
+    let first = say(pair.ben, pair.id, Uuid::now_v7(), "first");
+    let second = say(other.ben, other.id, Uuid::now_v7(), "second");
+    let verdicts = world.fixture.operations.replay(&[first, second]).await.unwrap();
+    let stored: Vec<_> = verdicts.into_iter().map(message_of).collect();
+    let offsets = stored[0].events.iter().map(|event| (event.user_id, event.offset));
+    let expected = [pair.ben, pair.alice].map(|user| [(user, 1), (user, 2)]);
+    assert!(offsets.eq(expected.into_iter().flatten()));
+    let before = EventCursor {
+        offset: 1,
+        ..world.log.head(other.alice).await.unwrap()
+    };
+    assert_eq!(since(&world, other.alice, before, 10).await, Some(vec![2, 3]));
 }
 
 #[tokio::test]
@@ -159,10 +187,7 @@ async fn old_entries_go_from_the_beginning_and_cursors_before_the_rest_are_reset
         Some(7)
     );
 
-    assert_eq!(
-        world.fixture.purge.purge_events(Duration::ZERO).await.unwrap(),
-        5
-    );
+    assert_eq!(world.fixture.purge.purge_events(Duration::ZERO).await.unwrap(), 5);
     assert_eq!(world.log.head(pair.ben).await.unwrap(), head);
     assert_eq!(since(&world, pair.ben, at(7), 100).await, Some(vec![]));
     assert_eq!(since(&world, pair.ben, at(6), 100).await, None);
