@@ -260,9 +260,10 @@ $$;
 -- was committed before the locks were got. Parameters as in all statements that apply operations: the first nine are the same
 -- everywhere; 'direct' is false for a replayed one.
 
--- Messages of which each is in another conversation, as many as there are: one row for each, in their order, whose word is null
--- where its operation is recorded. One statement does all of it, since what statements and functions cost is far more than
--- the rows do. It joins with its parameters by indexes only, whatever the planner takes their number for.
+-- Messages of different ids, as many as there are: one row for each, in their order, whose word is null where its operation is
+-- recorded. One statement does all of it, since what statements and functions cost is far more than the rows do; what the
+-- earlier ones change for the later ones of a conversation is counted. It joins with its parameters by indexes only, whatever
+-- the planner takes their number for.
 --
 -- It answers with what the message's rows in the two logs say (their offsets, and the receiver's counts), and with the other
 -- events as UserEvent reads them: a refusal, or the receipt of one that was read before it was stored.
@@ -270,9 +271,11 @@ $$;
 -- | part | what it is |
 -- |---|---|
 -- | fact | each message with its conversation, the two who take part, what is stored under its id, and the word |
--- | side | how many entries each message adds to whose log |
--- | place | where in the logs these begin |
--- | told | the facts with the offsets of the rows, the receiver's counts, and the payloads of other events |
+-- | ranked | the facts with how many are stored of its conversation so far, and of these by the one with the smaller id |
+-- | counted | with how many of them are the sender's, and up to which of them the receiver has read: sending reads |
+-- | side | how many events each message adds to whose log |
+-- | placed | where in the logs these begin |
+-- | told | all that, with the receiver's counts, and the payloads of other events |
 CREATE FUNCTION chat_messages_send(
     p_operations uuid[], p_messages uuid[], p_senders uuid[], p_stamps bytea[], p_ats timestamptz[], p_direct boolean,
     p_attempts integer[], p_fingerprints bytea[], p_answers jsonb[], p_conversations uuid[], p_client_ids uuid[],
@@ -291,8 +294,7 @@ BEGIN
         SELECT user_id FROM conversation_participants WHERE conversation_id = ANY (p_conversations)
     ) ORDER BY user_id FOR NO KEY UPDATE;
     GET DIAGNOSTICS v_logs = ROW_COUNT;
-    -- Somebody is in two of the conversations, or has no log yet: it begins with the opening, unless that was brought from
-    -- elsewhere.
+    -- Somebody is in several of them, or has no log yet: it begins with the opening, unless that was brought from elsewhere.
     IF v_logs < 2 * cardinality(p_conversations) THEN
         PERFORM chat_lock_logs(ARRAY(
             SELECT user_id FROM conversation_participants WHERE conversation_id = ANY (p_conversations)
@@ -302,7 +304,7 @@ BEGIN
     WITH fact AS MATERIALIZED (
         SELECT one.operation, one.message, one.sender, one.stamp, one.attempts, one.fingerprint, one.answer, one.conversation,
             one.client, one.body, one.place, pair.*, is_told.*,
-            COALESCE(stored.seq, pair.next_seq) AS seq,
+            stored.seq AS stored_seq,
             COALESCE(stored.created_at, one.at) AS at,
             chat_time(COALESCE(stored.created_at, one.at)) AS time,
             CASE
@@ -319,8 +321,8 @@ BEGIN
                 p_conversations, p_client_ids, p_contents) WITH ORDINALITY
             AS one (operation, message, sender, stamp, at, attempts, fingerprint, answer, conversation, client, body, place)
         LEFT JOIN LATERAL (
-            SELECT theirs.user_id AS receiver, conversations.last_seq + 1 AS next_seq, mine.sent + 1 AS sent,
-                theirs.sent AS their_sent, theirs.read_count, theirs.read_seq, theirs.muted,
+            SELECT theirs.user_id AS receiver, mine.user_id < theirs.user_id AS is_first, conversations.last_seq,
+                mine.sent AS old_sent, theirs.sent AS their_old_sent, theirs.read_count, theirs.read_seq, theirs.muted,
                 COALESCE(theirs.read_ahead = one.message, false) AS is_read,
                 my_head.last_offset AS my_last, their_head.last_offset AS their_last
             FROM conversation_participants AS mine
@@ -337,6 +339,15 @@ BEGIN
             SELECT COALESCE((SELECT chat_messages FROM notification_preferences WHERE user_id = pair.receiver), true) AS wants
             OFFSET 0
         ) AS is_told ON true
+    ), ranked AS (
+        SELECT *, count(*) FILTER (WHERE word = 'applied') OVER so_far AS nth,
+            count(*) FILTER (WHERE word = 'applied' AND is_first) OVER so_far AS firsts
+        FROM fact WINDOW so_far AS (PARTITION BY conversation ORDER BY place)
+    ), counted AS (
+        SELECT *, CASE WHEN is_first THEN firsts ELSE nth - firsts END AS own, CASE
+            WHEN is_first THEN max(nth) FILTER (WHERE word = 'applied' AND (NOT is_first OR is_read)) OVER so_far
+            ELSE max(nth) FILTER (WHERE word = 'applied' AND (is_first OR is_read)) OVER so_far END AS read_nth
+        FROM ranked WINDOW so_far AS (PARTITION BY conversation ORDER BY place)
     ), side AS MATERIALIZED (
         SELECT place, true AS is_mine, sender AS user_id, my_last AS last, CASE
             WHEN word = 'applied' AND is_read THEN 3 WHEN word = 'applied' THEN 2 WHEN word = 'blocked' AND NOT p_direct THEN 1
@@ -349,33 +360,50 @@ BEGIN
         FROM (SELECT place, is_mine, last + sum(many) OVER (PARTITION BY user_id ORDER BY place) - many AS before FROM side) AS one
         GROUP BY place
     ), told AS MATERIALIZED (
-        SELECT fact.*, placed.mine, placed.theirs,
-            CASE WHEN is_read THEN 0 ELSE sent - read_count END AS unread,
-            CASE WHEN is_read THEN seq ELSE read_seq END AS now_read,
+        SELECT one.*, placed.mine, placed.theirs,
+            CASE WHEN read_nth IS NULL THEN one.sent - one.read_count ELSE nth - read_nth END AS unread,
+            COALESCE(last_seq + read_nth, read_seq) AS now_read,
             CASE
                 WHEN word = 'applied' AND is_read THEN jsonb_build_object('user_id', sender, 'offset', placed.mine + 3,
                     'kind', 'message.read', 'payload', jsonb_build_object('userId', receiver, 'readSeq', seq,
                         'conversationId', conversation)::text)
-                WHEN word = 'blocked' AND NOT p_direct THEN jsonb_build_object('user_id', sender, 'offset', placed.mine + 1,
-                    'kind', 'message.ack', 'payload', jsonb_build_object('status', 'rejected', 'clientMessageId', client,
-                        'messageId', message, 'conversationId', conversation, 'seq', NULL, 'createdAt', time,
-                        'error', jsonb_build_object('code', 'blocked', 'message', 'One of you blocks the other.'))::text)
+                WHEN word = 'blocked' AND NOT p_direct THEN jsonb_build_object('user_id', sender,
+                    'offset', placed.mine + 1, 'kind', 'message.ack', 'payload', jsonb_build_object('status', 'rejected',
+                        'clientMessageId', client, 'messageId', message, 'conversationId', conversation, 'seq', NULL,
+                        'createdAt', time, 'error', jsonb_build_object('code', 'blocked',
+                            'message', 'One of you blocks the other.'))::text)
             END AS other
-        FROM fact LEFT JOIN placed ON placed.place = fact.place
+        FROM (
+            SELECT *, COALESCE(stored_seq, last_seq + nth) AS seq, old_sent + own AS sent, their_old_sent + nth - own AS their_sent
+            FROM counted
+        ) AS one
+            LEFT JOIN placed ON placed.place = one.place
     ), raised AS (
         UPDATE user_event_heads AS head SET last_offset = head.last_offset + added.many
         FROM (SELECT user_id, sum(many) AS many FROM side WHERE many > 0 GROUP BY user_id) AS added
         WHERE head.user_id = added.user_id
     ), conversation AS (
-        UPDATE conversations SET last_seq = told.seq, last_message_at = told.at
-        FROM told WHERE told.word = 'applied' AND conversations.id = told.conversation
-    ), mine AS (
-        UPDATE conversation_participants AS one SET sent = told.sent, read_seq = told.seq, read_count = told.their_sent
-        FROM told WHERE told.word = 'applied' AND one.conversation_id = told.conversation AND one.user_id = told.sender
-    ), theirs AS (
-        UPDATE conversation_participants AS one SET read_seq = told.seq, read_count = told.sent, read_ahead = NULL
-        FROM told
-        WHERE told.word = 'applied' AND told.is_read AND one.conversation_id = told.conversation AND one.user_id = told.receiver
+        UPDATE conversations SET last_seq = newest.seq, last_message_at = newest.at
+        FROM (
+            SELECT conversation, max(seq) AS seq, max(at) AS at FROM told WHERE word = 'applied' GROUP BY conversation
+        ) AS newest
+        WHERE conversations.id = newest.conversation
+    ), participant AS (
+        UPDATE conversation_participants AS one SET sent = GREATEST(one.sent, newest.sent),
+            read_seq = GREATEST(one.read_seq, newest.seq), read_count = GREATEST(one.read_count, newest.read_count),
+            read_ahead = CASE WHEN newest.was_ahead THEN NULL ELSE one.read_ahead END
+        FROM (
+            SELECT conversation, user_id, max(sent) AS sent, max(seq) AS seq, max(read_count) AS read_count,
+                bool_or(was_ahead) AS was_ahead
+            FROM (
+                SELECT conversation, sender AS user_id, sent, seq, their_sent AS read_count, false AS was_ahead
+                FROM told WHERE word = 'applied'
+                UNION ALL
+                SELECT conversation, receiver, 0, seq, sent, true FROM told WHERE word = 'applied' AND is_read
+            ) AS changed
+            GROUP BY conversation, user_id
+        ) AS newest
+        WHERE one.conversation_id = newest.conversation AND one.user_id = newest.user_id
     ), stored AS (
         INSERT INTO messages (id, conversation_id, seq, sender_id, sender_seq, client_message_id, content, created_at)
         SELECT message, conversation, seq, sender, sent, client, body, at FROM told WHERE word = 'applied'

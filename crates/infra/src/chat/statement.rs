@@ -68,7 +68,7 @@ impl Locks {
     }
 }
 
-/// The statement that sends all these, in this order. Each has an id of its own and is in another conversation.
+/// The statement that sends all these, in this order. Each has an id of its own.
 pub(crate) fn send<'a>(messages: &[(&'a Operation, &'a NewMessage)], direct: bool) -> Call<'a> {
     let operations = column(messages, |(operation, _)| *operation);
     let (read, created) = (read_message_state, Vec::new());

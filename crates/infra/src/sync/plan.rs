@@ -1,7 +1,7 @@
 //! Which statement applies which operation of a batch.
 //!
 //! A statement costs far more than the rows it changes, so creates of tasks share one, so do updates of different tasks, and
-//! messages to different conversations that follow each other. Nobody sees a difference: the batch is one transaction,
+//! messages that follow each other. Nobody sees a difference: the batch is one transaction,
 //! operations on one entity stay in their order, and so does all of chat, whose events have places in logs.
 
 use super::postgres::call;
@@ -9,14 +9,13 @@ use super::statement::{Answer, Call};
 use crate::postgres::QueryError;
 use crate::{chat, task};
 use gravity_domain::chat::NewMessage;
-use gravity_domain::id::ConversationId;
 use gravity_domain::sync::{Change, EntityKind, Operation};
 use gravity_domain::task::TaskChange;
 use std::collections::{HashMap, HashSet};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-/// The most messages of a statement, which compares each with each.
+/// The most messages of a statement, which joins each with each.
 const MESSAGES: usize = 64;
 
 /// The statements of a batch, in their order.
@@ -169,26 +168,20 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Messages that can share a statement: it sees none of what it does.
+/// Messages that can share a statement: it does not see which messages it stores.
 #[derive(Default)]
 struct Messages<'a> {
     messages: Vec<(&'a Operation, &'a NewMessage)>,
     about: Vec<usize>,
-    conversations: HashSet<ConversationId>,
     ids: HashSet<Uuid>,
 }
 
 impl<'a> Messages<'a> {
     /// False when it has to wait for the next statement.
     fn take(&mut self, nth: usize, operation: &'a Operation, message: &'a NewMessage) -> bool {
-        if self.messages.len() >= MESSAGES
-            || self.conversations.contains(&message.conversation_id)
-            || self.ids.contains(&operation.entity_id())
-        {
+        if self.messages.len() >= MESSAGES || !self.ids.insert(operation.entity_id()) {
             return false;
         }
-        self.conversations.insert(message.conversation_id);
-        self.ids.insert(operation.entity_id());
         self.messages.push((operation, message));
         self.about.push(nth);
         true
@@ -207,7 +200,7 @@ mod tests {
     use super::*;
     use gravity_domain::chat::{Content, ReadMark};
     use gravity_domain::clock::{Hlc, NodeId};
-    use gravity_domain::id::{ChatMessageId, OperationId, TaskId, UserId};
+    use gravity_domain::id::{ChatMessageId, ConversationId, OperationId, TaskId, UserId};
     use gravity_domain::sync::Priority;
     use gravity_domain::task::{NewTask, TaskPatch, TaskStatus, Title};
 
@@ -325,11 +318,10 @@ mod tests {
     }
 
     #[test]
-    fn messages_share_a_statement_up_to_the_next_to_one_of_their_conversations() {
+    fn messages_share_a_statement_up_to_the_next_of_the_same_id_or_what_is_no_message() {
         let changes = vec![say(1, 1), say(2, 2), say(1, 3), say(3, 3), read(1), say(2, 4)];
         let expected = [
-            ("chat_messages_send", vec![0, 1]),
-            ("chat_messages_send", vec![2]),
+            ("chat_messages_send", vec![0, 1, 2]),
             ("chat_messages_send", vec![3]),
             ("chat_read", vec![4]),
             ("chat_messages_send", vec![5]),
