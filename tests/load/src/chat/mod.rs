@@ -70,16 +70,19 @@ async fn all(plan: &Plan) -> Outcome {
     let mut report = Report::default();
     idle(plan, &world, &mut report).await?;
     tokio::time::sleep(DEPARTED).await;
-    for across in [false, true] {
-        let place = if across { "across two nodes" } else { "on one node" };
+    for (across, turns, place, goal) in [
+        (false, Turns::Answers, "on one node", "p99 < 50 ms"),
+        (true, Turns::Answers, "across two nodes", "p99 < 50 ms"),
+        (true, Turns::Crossing, "across two nodes, crossing", ""),
+    ] {
         let talkers = Talkers::open(plan, &world, across).await?;
-        let balance = talkers.exchange(plan, plan.rate, plan.seconds).await;
+        let balance = talkers.exchange(plan, plan.rate, turns, plan.seconds).await;
         let seen = talkers.tally.seen();
         let title = format!(
             "{} sockets, {} messages/s, {place}: delivery",
             plan.talking, plan.rate
         );
-        report.row(title, seen.delivery.shown(), "p99 < 50 ms");
+        report.row(title, seen.delivery.shown(), goal);
         report.row(
             format!("{place}: what became of them"),
             balance.shown(),
@@ -88,7 +91,9 @@ async fn all(plan: &Plan) -> Outcome {
         report.row(format!("{place}: processor time"), talkers.shown_cpu(&world), "");
     }
     let talkers = Talkers::open(plan, &world, true).await?;
-    let balance = talkers.exchange(plan, plan.ack_rate, plan.seconds).await;
+    let balance = talkers
+        .exchange(plan, plan.ack_rate, Turns::Answers, plan.seconds)
+        .await;
     let title = format!("`stored` ack at {}/s", plan.ack_rate);
     report.row(title, talkers.tally.seen().stored.shown(), "p99 < 25 ms");
     report.row(
@@ -160,6 +165,28 @@ async fn open_all(
     Ok(sockets.into_iter().map(|(_, socket)| socket).collect())
 }
 
+/// In which order everybody sends to their partner.
+#[derive(Clone, Copy)]
+enum Turns {
+    /// The first of every pair, then the second ones: an answer comes half a round later.
+    Answers,
+    /// Both of a pair one right after the other: their messages meet in the conversation, whose places are given one by one.
+    Crossing,
+}
+
+impl Turns {
+    /// Who sends the nth message.
+    fn speaker(self, nth: u64, users: usize) -> usize {
+        let turn = usize::try_from(nth).unwrap_or(0) % users;
+        let (half, is_first) = (users / 2, turn < users / 2);
+        match self {
+            Self::Answers if is_first => turn * 2,
+            Self::Answers => (turn - half) * 2 + 1,
+            Self::Crossing => turn,
+        }
+    }
+}
+
 /// Users in pairs, and their sockets: of user 2n the first in its pair, of 2n + 1 the second.
 struct Talkers {
     sockets: Vec<Socket>,
@@ -196,21 +223,21 @@ impl Talkers {
 
     /// Everybody in turn sends to their partner, `rate` a second for `seconds`; then all is left to settle. Latencies count after
     /// [`WARM_UP`] seconds of the same: in the first one, sessions of Postgres plan what they will repeat.
-    async fn exchange(&self, plan: &Plan, rate: u32, seconds: u64) -> Balance {
-        self.talk(plan, rate, WARM_UP).await;
+    async fn exchange(&self, plan: &Plan, rate: u32, turns: Turns, seconds: u64) -> Balance {
+        self.talk(plan, rate, turns, WARM_UP).await;
         self.tally.forget_latencies();
-        self.talk(plan, rate, seconds).await;
+        self.talk(plan, rate, turns, seconds).await;
         self.tally.settled(PATIENCE).await
     }
 
-    async fn talk(&self, plan: &Plan, rate: u32, seconds: u64) {
+    async fn talk(&self, plan: &Plan, rate: u32, turns: Turns, seconds: u64) {
         let content = "x".repeat(plan.payload.clamp(1, 4_000));
         let start = Instant::now() + Duration::from_millis(50);
         let messages = u64::from(rate) * seconds;
         for n in 0..messages {
             let meant = start + Duration::from_secs_f64(n as f64 / f64::from(rate));
             tokio::time::sleep_until(meant.into()).await;
-            let user = usize::try_from(n).unwrap_or(0) % self.sockets.len();
+            let user = turns.speaker(n, self.sockets.len());
             let id = Uuid::now_v7();
             self.tally.sending(id, meant);
             self.sockets[user]
@@ -227,7 +254,9 @@ impl Talkers {
 /// Postgres is killed, everybody goes on talking, and it comes back.
 async fn dark(plan: &Plan, postgres: &Postgres, talkers: Talkers, report: &mut Report) -> Outcome {
     postgres.kill();
-    talkers.talk(plan, plan.ack_rate, plan.seconds).await;
+    talkers
+        .talk(plan, plan.ack_rate, Turns::Answers, plan.seconds)
+        .await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let title = format!("`accepted` ack at {}/s, Postgres killed", plan.ack_rate);
     report.row(title, talkers.tally.seen().accepted.shown(), "p99 < 25 ms");
@@ -249,7 +278,7 @@ async fn dark(plan: &Plan, postgres: &Postgres, talkers: Talkers, report: &mut R
 /// A node is killed while its users are written to, started again, and all of them resume.
 async fn resumes(plan: &Plan, world: &mut World, report: &mut Report) -> Outcome {
     let talkers = Talkers::open(plan, world, true).await?;
-    talkers.talk(plan, plan.ack_rate, 2).await;
+    talkers.talk(plan, plan.ack_rate, Turns::Answers, 2).await;
     talkers.tally.settled(PATIENCE).await;
     let idle: Vec<usize> = (plan.talking..plan.idle).collect();
     let idle_sockets = open_all(world.node(0), idle.clone(), world, None).await?;
@@ -328,4 +357,20 @@ async fn resume_all(
         .map(|(verdict, count)| format!("{count} × {verdict}"))
         .collect();
     Ok((sockets, shown.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_a_round_everybody_sends_once_and_answers_come_half_a_round_later() {
+        for turns in [Turns::Answers, Turns::Crossing] {
+            let mut speakers: Vec<_> = (20..30).map(|nth| turns.speaker(nth, 10)).collect();
+            speakers.sort_unstable();
+            assert!(speakers.into_iter().eq(0..10));
+        }
+        let answers: Vec<_> = (0..6).map(|nth| Turns::Answers.speaker(nth, 6)).collect();
+        assert_eq!(answers, [0, 2, 4, 1, 3, 5]);
+    }
 }
