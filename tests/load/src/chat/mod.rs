@@ -168,7 +168,8 @@ async fn open_all(
 /// In which order everybody sends to their partner.
 #[derive(Clone, Copy)]
 enum Turns {
-    /// The first of every pair, then the second ones: an answer comes half a round later.
+    /// One of every pair, then the others: an answer comes half a round later. Those who follow each other are on different nodes,
+    /// where there are two.
     Answers,
     /// Both of a pair one right after the other: their messages meet in the conversation, whose places are given one by one.
     Crossing,
@@ -178,10 +179,10 @@ impl Turns {
     /// Who sends the nth message.
     fn speaker(self, nth: u64, users: usize) -> usize {
         let turn = usize::try_from(nth).unwrap_or(0) % users;
-        let (half, is_first) = (users / 2, turn < users / 2);
+        let pairs = (users / 2).max(1);
+        let (pair, is_answer) = (turn % pairs, turn >= pairs);
         match self {
-            Self::Answers if is_first => turn * 2,
-            Self::Answers => (turn - half) * 2 + 1,
+            Self::Answers => pair * 2 + usize::from(is_answer != (pair % 2 == 1)),
             Self::Crossing => turn,
         }
     }
@@ -370,7 +371,7 @@ mod tests {
             speakers.sort_unstable();
             assert!(speakers.into_iter().eq(0..10));
         }
-        let answers: Vec<_> = (0..6).map(|nth| Turns::Answers.speaker(nth, 6)).collect();
-        assert_eq!(answers, [0, 2, 4, 1, 3, 5]);
+        let answers: Vec<_> = (0..8).map(|nth| Turns::Answers.speaker(nth, 8)).collect();
+        assert_eq!(answers, [0, 3, 4, 7, 1, 2, 5, 6]);
     }
 }
