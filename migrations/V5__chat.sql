@@ -74,7 +74,7 @@ CREATE INDEX blocks_blocked_index ON blocks (blocked);
 
 -- The log. Offsets of a user count from 1 without gaps; first_offset is the oldest that is kept (older ones are purged).
 --
--- A message is one row and two events: message.new at the offset before the row's, and conversation.updated, with what is unread
+-- A message is one row and two entries: message.new at the offset before the row's, and conversation.updated, with what is unread
 -- and read of it then, at the row's. The message itself is not copied: it never changes.
 CREATE TABLE user_event_heads (
     user_id      uuid   PRIMARY KEY,
@@ -266,16 +266,16 @@ $$;
 -- the planner takes their number for.
 --
 -- It answers with what the message's rows in the two logs say (their offsets, and the receiver's counts), and with the other
--- events as UserEvent reads them: a refusal, or the receipt of one that was read before it was stored.
+-- entries as UserEvent reads them: a refusal, or the receipt of one that was read before it was stored.
 --
 -- | part | what it is |
 -- |---|---|
 -- | fact | each message with its conversation, the two who take part, what is stored under its id, and the word |
 -- | ranked | the facts with how many are stored of its conversation so far, and of these by the one with the smaller id |
 -- | counted | with how many of them are the sender's, and up to which of them the receiver has read: sending reads |
--- | side | how many events each message adds to whose log |
+-- | side | how many entries each message adds to whose log |
 -- | placed | where in the logs these begin |
--- | told | all that, with the receiver's counts, and the payloads of other events |
+-- | told | all that, with the receiver's counts, and another entry if there is one |
 CREATE FUNCTION chat_messages_send(
     p_operations uuid[], p_messages uuid[], p_senders uuid[], p_stamps bytea[], p_ats timestamptz[], p_direct boolean,
     p_attempts integer[], p_fingerprints bytea[], p_answers jsonb[], p_conversations uuid[], p_client_ids uuid[],
@@ -287,18 +287,18 @@ CREATE FUNCTION chat_messages_send(
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    v_logs bigint;
+    v_users     uuid[];
+    v_have_logs boolean;
 BEGIN
     PERFORM FROM conversations WHERE id = ANY (p_conversations) ORDER BY id FOR NO KEY UPDATE;
-    PERFORM FROM user_event_heads WHERE user_id IN (
-        SELECT user_id FROM conversation_participants WHERE conversation_id = ANY (p_conversations)
-    ) ORDER BY user_id FOR NO KEY UPDATE;
-    GET DIAGNOSTICS v_logs = ROW_COUNT;
-    -- Somebody is in several of them, or has no log yet: it begins with the opening, unless that was brought from elsewhere.
-    IF v_logs < 2 * cardinality(p_conversations) THEN
-        PERFORM chat_lock_logs(ARRAY(
-            SELECT user_id FROM conversation_participants WHERE conversation_id = ANY (p_conversations)
-        ));
+    SELECT array_agg(one.user_id), bool_and(head.user_id IS NOT NULL) INTO v_users, v_have_logs
+    FROM conversation_participants AS one LEFT JOIN user_event_heads AS head ON head.user_id = one.user_id
+    WHERE one.conversation_id = ANY (p_conversations);
+    IF v_have_logs THEN
+        PERFORM FROM user_event_heads WHERE user_id = ANY (v_users) ORDER BY user_id FOR NO KEY UPDATE;
+    ELSE
+        -- A log begins with the opening, unless that was brought from elsewhere.
+        PERFORM chat_lock_logs(v_users);
     END IF;
     RETURN QUERY
     WITH fact AS MATERIALIZED (

@@ -65,7 +65,7 @@ impl EventKind {
     }
 }
 
-/// One event of a user's log.
+/// One entry of a user's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UserEvent {
     /// Whose log.
@@ -75,7 +75,7 @@ pub struct UserEvent {
     /// What happened.
     pub kind: EventKind,
     /// The frame's `payload`: JSON. What is told at once and what is replayed are the same, for it is as Postgres keeps it, or
-    /// written of what Postgres keeps ([`MessageEntry`](super::entry::MessageEntry)).
+    /// written of what Postgres keeps ([`LoggedMessage`](super::logged::LoggedMessage)).
     #[serde(with = "shared_text")]
     pub payload: Arc<str>,
 }

@@ -6,9 +6,9 @@
 
 pub mod block;
 pub mod conversation;
-pub mod entry;
 pub mod event;
 pub mod live;
+pub mod logged;
 pub mod message;
 pub mod notification;
 pub mod ports;
@@ -18,9 +18,9 @@ pub mod ticket;
 
 pub use block::{BlockChange, BlockState, BlockStatus, Blocked};
 pub use conversation::{Conversation, Inbox, Opened, Person, UnreadTotals};
-pub use entry::{MessageEntry, message_new};
 pub use event::{EventCursor, EventKind, LogHead, LogReplay, UserEvent};
 pub use live::{Hint, Signal};
+pub use logged::{LoggedMessage, message_new};
 pub use message::{Content, Message, MessageCursor, MessagePage, NewMessage};
 pub use notification::{
     Delivery, EndpointRefused, Notice, NotificationJob, NotificationJobs, NotificationPreferences, Progress,

@@ -190,7 +190,7 @@ mod tests {
     use gravity_domain::clock::{Hlc, NodeId};
     use gravity_domain::id::{ChatMessageId, OperationId};
     use gravity_domain::sync::Lww;
-    use gravity_domain::sync::operation::Priority;
+
     use std::sync::Mutex;
 
     /// What was told, in order.
@@ -245,22 +245,16 @@ mod tests {
     }
 
     fn operation(change: Change) -> Operation {
-        Operation {
-            id: OperationId(Uuid::nil()),
-            user_id: user(1),
+        Operation::new(
+            OperationId(Uuid::nil()),
+            user(1),
             change,
-            accepted_at: Hlc {
+            Hlc {
                 wall_ms: 1,
                 counter: 0,
                 node: NodeId(0),
             },
-            priority: Priority::default(),
-            precondition: None,
-            replay: None,
-            attempts: 0,
-            last_error: None,
-            retried: false,
-        }
+        )
     }
 
     fn message(recipient: Option<UserId>) -> Operation {

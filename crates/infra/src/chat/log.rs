@@ -5,7 +5,7 @@ use crate::postgres::{Gather, Pool, QueryError};
 use crate::sync::statement::read_version;
 use async_trait::async_trait;
 use gravity_domain::chat::{
-    EventCursor, EventKind, EventLog, LogReplay, MessageEntry, UserEvent, message_new,
+    EventCursor, EventKind, EventLog, LogReplay, LoggedMessage, UserEvent, message_new,
 };
 use gravity_domain::error::StoreError;
 use gravity_domain::id::UserId;
@@ -144,9 +144,9 @@ fn read_replay(user: UserId, cursor: EventCursor, rows: &[&Row]) -> Result<LogRe
             continue;
         };
         let offset = u64::try_from(offset).map_err(|_| QueryError::Row("user_events.offset"))?;
-        read_entry(row, user, offset, &mut events)?;
+        read_entries(row, user, offset, &mut events)?;
     }
-    // A cursor may be between the two events of a message.
+    // A cursor may be between the two entries of a message.
     events.retain(|event| event.offset > cursor.offset);
     let is_whole = (cursor.offset + 1..=head.offset).eq(events.iter().map(|event| event.offset));
     if is_whole {
@@ -156,8 +156,8 @@ fn read_replay(user: UserId, cursor: EventCursor, rows: &[&Row]) -> Result<LogRe
     }
 }
 
-/// Adds what an entry says. One of a message that somebody has deleted says nothing, so that the replay is not whole.
-fn read_entry(row: &Row, user: UserId, offset: u64, events: &mut Vec<UserEvent>) -> Result<(), QueryError> {
+/// Adds the entries of a row. That of a message that somebody has deleted has none, so that the replay is not whole.
+fn read_entries(row: &Row, user: UserId, offset: u64, events: &mut Vec<UserEvent>) -> Result<(), QueryError> {
     if let Some(payload) = row.try_get::<_, Option<&str>>(6)? {
         events.push(UserEvent {
             user_id: user,
@@ -166,14 +166,14 @@ fn read_entry(row: &Row, user: UserId, offset: u64, events: &mut Vec<UserEvent>)
             payload: Arc::from(payload),
         });
     } else if row.try_get::<_, Option<Uuid>>(9)?.is_some() {
-        let entry = MessageEntry {
+        let logged = LoggedMessage {
             user_id: user,
             offset,
             unread: read_version(row, 7)?,
             read_seq: read_version(row, 8)?,
         };
         let message = read_message(row, 9)?;
-        events.extend(entry.events(&message, &message_new(&message)));
+        events.extend(logged.events(&message, &message_new(&message)));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The statements that apply messages, read marks and blocks (see [`crate::sync::statement`]).
 //!
 //! Each calls a function of the database, which takes its locks first and then sees, statement by statement, what was committed
-//! before it got them. Columns: the word, what was appended to the logs of users, the state; of a message, what its entries say.
+//! before it got them. Columns: the word, what was appended to the logs of users, the state; of a message, what its rows in the logs say.
 //!
 //! All locks are taken in one order: conversations by id, then logs by user. A batch takes those of all its operations at its
 //! beginning ([`Locks`]), so batches and direct writes never wait for each other in a circle.
@@ -10,7 +10,7 @@ use crate::postgres::QueryError;
 use crate::postgres::values::At;
 use crate::sync::statement::{Call, column, read_events, read_stamp, read_version};
 use gravity_domain::chat::{
-    BlockChange, BlockState, Content, Message, MessageEntry, NewMessage, ReadMark, ReadMarker, UserEvent,
+    BlockChange, BlockState, Content, LoggedMessage, Message, NewMessage, ReadMark, ReadMarker, UserEvent,
     message_new,
 };
 use gravity_domain::id::{ChatMessageId, ConversationId, UserId};
@@ -118,7 +118,7 @@ fn read_message_state(row: &Row, at: usize) -> Result<EntityState, QueryError> {
     Ok(EntityState::Message(Message { events, ..message }))
 }
 
-/// What the entries of both say: the sender's offset, who has read it and all before it, the receiver's, what that one has
+/// What the rows in both logs say: the sender's offset, who has read it and all before it, the receiver's, what that one has
 /// not read, and up to where.
 fn read_entries(
     row: &Row,
@@ -126,20 +126,20 @@ fn read_entries(
     message: &Message,
     recipient: UserId,
 ) -> Result<Vec<UserEvent>, QueryError> {
-    let sent = MessageEntry {
+    let sent = LoggedMessage {
         user_id: message.sender_id,
         offset: read_version(row, at)?,
         unread: 0,
         read_seq: message.seq.unwrap_or_default(),
     };
-    let received = MessageEntry {
+    let received = LoggedMessage {
         user_id: recipient,
         offset: read_version(row, at + 1)?,
         unread: read_version(row, at + 2)?,
         read_seq: read_version(row, at + 3)?,
     };
     let shown = message_new(message);
-    let events = [sent, received].map(|entry| entry.events(message, &shown));
+    let events = [sent, received].map(|logged| logged.events(message, &shown));
     Ok(events.into_iter().flatten().collect())
 }
 

@@ -99,7 +99,7 @@ impl RowsPurge {
             .await
     }
 
-    /// Removes what was appended to users' logs longer ago than `retention`, by the clock of Postgres. Returns how many entries.
+    /// Removes what was appended to users' logs longer ago than `retention`, by the clock of Postgres. Returns how many rows.
     ///
     /// # Errors
     /// The store's; what was removed before stays removed.

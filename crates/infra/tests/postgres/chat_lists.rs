@@ -145,7 +145,10 @@ const MANY: &str = "
         SELECT numbered(one), numbered(other), true, '\\x00', now() FROM met WHERE n % 7 = 0;
     INSERT INTO user_event_heads (user_id, last_offset) SELECT numbered(n), 20 FROM generate_series(1, 4005) AS n;
     INSERT INTO user_events (user_id, \"offset\", type, payload)
-        SELECT numbered(n), place, 'notification.new', '{}' FROM generate_series(1, 4005) AS n, generate_series(1, 20) AS place";
+        SELECT numbered(n), place, 'notification.new', '{}' FROM generate_series(1, 4005) AS n, generate_series(1, 12) AS place;
+    INSERT INTO user_events (user_id, \"offset\", type, message_id, unread, read_seq)
+        SELECT numbered(n), 12 + 2 * place, 'message.new', numbered(n * 100000 + place), 0, place
+        FROM generate_series(1, 4005) AS n, generate_series(1, 4) AS place";
 const VACUUM: &str = "VACUUM (ANALYZE) users, conversations, conversation_participants, messages, blocks, user_event_heads, user_events";
 
 /// Fails on a scan of a whole table; the most rows that a node gave, all loops together.

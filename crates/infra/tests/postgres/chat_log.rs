@@ -38,7 +38,7 @@ async fn a_replay_is_whole_or_a_reset() {
     );
     assert_eq!(since(&world, pair.ben, at(0), 6).await, None);
     assert_eq!(since(&world, pair.ben, at(5), 2).await, Some(vec![6, 7]));
-    // Between the two events of a message.
+    // Between the two entries of a message.
     assert_eq!(since(&world, pair.ben, at(4), 3).await, Some(vec![5, 6, 7]));
     assert_eq!(since(&world, pair.ben, at(6), 1).await, Some(vec![7]));
     assert_eq!(since(&world, pair.ben, at(7), 0).await, Some(vec![]));

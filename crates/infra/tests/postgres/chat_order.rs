@@ -236,3 +236,57 @@ async fn a_batch_finds_what_its_own_operations_left() {
     assert_eq!((seen.last_seq, seen.read_seq, seen.unread), (2, 1, 1));
     assert_whole(pair.alice, &world.events(pair.alice).await);
 }
+
+#[tokio::test]
+async fn what_of_a_set_is_not_stored_takes_no_place_from_the_others() {
+    let world = World::new().await;
+    let (pair, stranger) = (world.pair().await, world.user().await);
+    let (recorded, taken) = (
+        say(pair.alice, pair.id, Uuid::now_v7(), "recorded"),
+        Uuid::now_v7(),
+    );
+    world.replay(&recorded).await;
+    world.replay(&say(pair.ben, pair.id, taken, "taken")).await;
+    let batch = [
+        say(pair.alice, pair.id, Uuid::now_v7(), "one"),
+        recorded,
+        say(stranger, pair.id, Uuid::now_v7(), "not mine"),
+        say(pair.ben, pair.id, taken, "another text"),
+        say(pair.ben, pair.id, Uuid::now_v7(), "two"),
+        say(pair.ben, pair.id, taken, "taken"),
+        say(pair.alice, pair.id, Uuid::now_v7(), "three"),
+    ];
+    let verdicts = world.fixture.operations.replay(&batch).await.unwrap();
+    let told: Vec<String> = verdicts
+        .into_iter()
+        .map(|verdict| match verdict {
+            Verdict::Applied(applied) => {
+                let message = message_of(Verdict::Applied(applied));
+                format!("{} {}", message.seq.unwrap(), message.events.len())
+            }
+            Verdict::Refused(refused) => refused.refusal.as_str().to_owned(),
+            Verdict::Missing => "missing".to_owned(),
+            Verdict::Duplicate(_) => "duplicate".to_owned(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let expected = [
+        "3 4",
+        "duplicate",
+        "missing",
+        "message_id_reused",
+        "4 4",
+        "2 0",
+        "5 4",
+    ];
+    assert_eq!(told, expected);
+    let seen = world.seen(pair.ben, pair.id).await;
+    assert_eq!((seen.last_seq, seen.read_seq, seen.unread), (5, 4, 1));
+    let seen = world.seen(pair.alice, pair.id).await;
+    assert_eq!((seen.last_seq, seen.read_seq, seen.unread), (5, 5, 0));
+    for user in [pair.alice, pair.ben] {
+        let events = world.events(user).await;
+        assert_whole(user, &events);
+        assert_eq!(events.len(), 1 + 5 * 2);
+    }
+}

@@ -1,12 +1,15 @@
 //! Direct writes that come at the same time.
 
+use crate::chat_world::{World, block, message_of, refused, say};
 use crate::fixture::{Author, Fixture, at, task_of};
+use gravity_domain::chat::ChatStore as _;
 use gravity_domain::error::StoreError;
 use gravity_domain::sync::ports::OperationStore as _;
 use gravity_domain::sync::{Operation, Verdict};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
+use uuid::Uuid;
 
 type Asked = JoinHandle<Result<Verdict, StoreError>>;
 
@@ -177,4 +180,40 @@ async fn one_that_waits_for_somebodys_lock_lets_the_others_go() {
         task_of(waits.await.unwrap().unwrap()).title.value.as_str(),
         "later"
     );
+}
+
+#[tokio::test]
+async fn messages_share_a_transaction_and_a_blocked_one_takes_no_place() {
+    let world = World::over(patient().await);
+    let (pair, cara) = (world.pair().await, world.user().await);
+    let blocked = world.chat.open(pair.alice, cara).await.unwrap().conversation.id;
+    world.apply(&block(cara, pair.alice, true, 1)).await;
+    let before = world.head(pair.alice).await;
+    let writers = begin(&world.fixture, WRITERS_WAIT).await;
+    let first = busy(&world.fixture).await;
+    let asked = [
+        say(pair.alice, blocked, Uuid::now_v7(), "refused"),
+        say(pair.alice, pair.id, Uuid::now_v7(), "one"),
+        say(pair.ben, pair.id, Uuid::now_v7(), "two"),
+    ]
+    .map(|operation| ask(&world.fixture, operation));
+    all_under_way().await;
+    writers.batch_execute("COMMIT").await.unwrap();
+    first.await.unwrap().unwrap();
+    let [refusal, one, two] = asked;
+    assert_eq!(refused(refusal.await.unwrap().unwrap()).events, []);
+    let mut places = Vec::new();
+    for asked in [one, two] {
+        let message = message_of(asked.await.unwrap().unwrap());
+        let own = message.events.iter().filter(|event| event.user_id == pair.alice);
+        places.push((message.seq, own.map(|event| event.offset).collect::<Vec<_>>()));
+    }
+    places.sort();
+    let expected = [
+        (Some(1), vec![before + 1, before + 2]),
+        (Some(2), vec![before + 3, before + 4]),
+    ];
+    assert_eq!(places, expected);
+    let transactions = "SELECT count(DISTINCT xmin::text) FROM messages";
+    assert_eq!(world.fixture.count(transactions).await, 1);
 }

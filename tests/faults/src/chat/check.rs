@@ -157,7 +157,7 @@ async fn markers(
     Ok(broken)
 }
 
-/// The events of a log: a message's row is two of them. Written apart from what the server does, which is what is checked.
+/// The entries of a log: a message's row is two of them. Written apart from what the server does, which is what is checked.
 const LOG: &str = r#"
     SELECT "offset", type, payload FROM user_events WHERE user_id = $1 AND message_id IS NULL
     UNION ALL
@@ -174,6 +174,7 @@ const LOG: &str = r#"
 async fn log(postgres: &Postgres, chatter: &Chatter, record: &Record) -> Result<Vec<String>, crate::Failure> {
     let user: Uuid = chatter.id.parse()?;
     let rows = postgres.query(LOG, &[&user]).await?;
+    let entries = rows.len();
     let rows: BTreeMap<u64, (String, Value)> = rows
         .iter()
         .map(|row| {
@@ -185,8 +186,11 @@ async fn log(postgres: &Postgres, chatter: &Chatter, record: &Record) -> Result<
         .collect();
     let head = rows.last_key_value().map_or(0, |(offset, _)| *offset);
     let mut broken = Vec::new();
-    if !rows.keys().copied().eq(1..=head) {
-        broken.push(format!("the log of {} has gaps", chatter.id));
+    if entries != rows.len() || !rows.keys().copied().eq(1..=head) {
+        broken.push(format!(
+            "the log of {} has gaps, or two entries at one offset",
+            chatter.id
+        ));
     }
     let select = "SELECT version FROM stream_versions WHERE user_id = $1";
     let stream = postgres.query_opt(select, &[&user]).await?;

@@ -143,7 +143,7 @@ pub(crate) fn ready(ready: &Ready<'_>) -> Bytes {
     frame("ready", ready.id, ready.cursor, &payload.to_string())
 }
 
-/// An entry of the log, as Postgres has it, for those who are where it follows: `before`.
+/// An entry of the log, for those who are where it follows: `before`.
 pub(crate) fn event(event: &UserEvent, before: EventCursor) -> Bytes {
     let cursor = EventCursor {
         offset: event.offset,

@@ -1,7 +1,7 @@
-//! A message in a log: one entry, two events.
+//! A message in a log: one row, two entries.
 //!
-//! A stored message changes two things that clients show, the messages of a conversation and its counts, so it is two events
-//! with an offset each. It is the hottest write there is, so they are kept as one entry, which names the message (that never
+//! A stored message changes two things that clients show, the messages of a conversation and its counts, so it is two entries
+//! with an offset each. It is the hottest write there is, so they are kept as one row, which names the message (that never
 //! changes) and holds the counts. What is told at once and what is replayed are both rendered here.
 
 use super::event::{EventKind, UserEvent};
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 /// Where a stored message is in somebody's log, and how that one's counts were then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MessageEntry {
+pub struct LoggedMessage {
     /// Whose log.
     pub user_id: UserId,
     /// Of its `conversation.updated`; its `message.new` is at the one before.
@@ -25,8 +25,8 @@ pub struct MessageEntry {
     pub read_seq: u64,
 }
 
-impl MessageEntry {
-    /// Its events, in their order. `shown` is the message's [`message_new`], which is the same to both who take part.
+impl LoggedMessage {
+    /// Its entries, in their order. `shown` is the message's [`message_new`], which is the same to both who take part.
     pub fn events(&self, message: &Message, shown: &Arc<str>) -> [UserEvent; 2] {
         let seq = message.seq.unwrap_or_default();
         let counts = Counts {
@@ -133,23 +133,23 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_message_is_two_events_at_offsets_that_follow_each_other() {
-        let entry = MessageEntry {
+    fn a_stored_message_is_two_entries_at_offsets_that_follow_each_other() {
+        let logged = LoggedMessage {
             user_id: UserId(Uuid::from_u128(2)),
             offset: 12,
             unread: 3,
             read_seq: 1,
         };
         let message = message(Some(4));
-        let [new, counts] = entry.events(&message, &message_new(&message));
+        let [new, counts] = logged.events(&message, &message_new(&message));
         assert_eq!(
             [
                 (new.user_id, new.offset, new.kind),
                 (counts.user_id, counts.offset, counts.kind)
             ],
             [
-                (entry.user_id, 11, EventKind::MessageNew),
-                (entry.user_id, 12, EventKind::ConversationUpdated)
+                (logged.user_id, 11, EventKind::MessageNew),
+                (logged.user_id, 12, EventKind::ConversationUpdated)
             ]
         );
         let shown = json!({
