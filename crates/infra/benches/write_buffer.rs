@@ -6,7 +6,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use gravity_domain::clock::{Hlc, NodeId, SystemClock};
 use gravity_domain::id::{OperationId, TaskId, UserId};
 use gravity_domain::sync::ports::{DrainBuffer, WriteBuffer};
-use gravity_domain::sync::{Change, Operation, Priority};
+use gravity_domain::sync::{Change, Operation};
 use gravity_domain::task::{NewTask, TaskChange, TaskStatus, Title};
 use gravity_infra::write_buffer::{BufferEngine, BufferSettings, DurableBuffer};
 use std::fs::File;
@@ -24,25 +24,19 @@ fn operation() -> Operation {
         description: None,
         status: TaskStatus::Pending,
     };
-    Operation {
+    Operation::new(
         id,
-        user_id: UserId::random(),
-        change: Change::Task {
+        UserId::random(),
+        Change::Task {
             id: TaskId(id.created_entity()),
             change: TaskChange::Create(task),
         },
-        accepted_at: Hlc {
+        Hlc {
             wall_ms: 1,
             counter: 0,
             node: NodeId(1),
         },
-        priority: Priority::default(),
-        precondition: None,
-        replay: None,
-        attempts: 0,
-        last_error: None,
-        retried: false,
-    }
+    )
 }
 
 /// A file with a writer that takes what waits, writes it and syncs once.

@@ -5,7 +5,7 @@ use gravity_domain::clock::{Hlc, NodeId, SystemClock, WallClock};
 use gravity_domain::id::{OperationId, TaskId, UserId};
 use gravity_domain::sync::policy::RetryPolicy;
 use gravity_domain::sync::ports::{AppliedListener, Breaker as _, WriteBuffer as _};
-use gravity_domain::sync::{Change, EntityState, Operation, Priority};
+use gravity_domain::sync::{Change, EntityState, Operation};
 use gravity_domain::task::{NewTask, TaskChange, TaskPatch, TaskStatus, Title};
 use gravity_infra::monitor::{Monitor, MonitorSettings};
 use gravity_infra::postgres::probe::PostgresProbe;
@@ -166,25 +166,19 @@ fn operation(user: UserId, task: Option<TaskId>, number: u64) -> Operation {
             ..TaskPatch::default()
         }),
     };
-    Operation {
+    Operation::new(
         id,
-        user_id: user,
-        change: Change::Task {
+        user,
+        Change::Task {
             id: task.unwrap_or_else(|| TaskId(id.created_entity())),
             change,
         },
-        accepted_at: Hlc {
+        Hlc {
             wall_ms: SystemClock.now().millis().unsigned_abs() + number,
             counter: 0,
             node: NodeId(1),
         },
-        priority: Priority::default(),
-        precondition: None,
-        replay: None,
-        attempts: 0,
-        last_error: None,
-        retried: false,
-    }
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]

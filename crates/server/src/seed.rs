@@ -22,7 +22,7 @@ use gravity_domain::page::PageKey;
 use gravity_domain::profile::Name;
 use gravity_domain::stream::StreamStore;
 use gravity_domain::sync::ports::{Breaker, OperationStore, ReplayStore};
-use gravity_domain::sync::{Applied, BatchError, Change, EntityState, Operation, Priority, Verdict};
+use gravity_domain::sync::{Applied, BatchError, Change, EntityState, Operation, Verdict};
 use gravity_domain::task::{Description, NewTask, TaskChange, TaskFilter, TaskStatus, TaskStore, Title};
 use gravity_infra::auth::{Argon2Hasher, HashSettings, PostgresAccounts};
 use gravity_infra::chat::PostgresChat;
@@ -342,21 +342,15 @@ impl Seeder {
             description: description.and_then(|text| Description::parse(&text).ok()),
             status: TaskStatus::ALL[number % TaskStatus::ALL.len()],
         };
-        Operation {
+        Operation::new(
             id,
-            user_id: user,
-            change: Change::Task {
+            user,
+            Change::Task {
                 id: TaskId(id.created_entity()),
                 change: TaskChange::Create(new),
             },
-            accepted_at: self.clock.stamp(),
-            priority: Priority::default(),
-            precondition: None,
-            replay: None,
-            attempts: 0,
-            last_error: None,
-            retried: false,
-        }
+            self.clock.stamp(),
+        )
     }
 }
 

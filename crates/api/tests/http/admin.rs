@@ -4,7 +4,7 @@ use crate::ports::ALICE;
 use crate::world::{Call, World, refused};
 use gravity_domain::clock::{Hlc, NodeId, Timestamp};
 use gravity_domain::id::{OperationId, TaskId};
-use gravity_domain::sync::{Change, DeadLetter, Operation, Priority};
+use gravity_domain::sync::{Change, DeadLetter, Operation};
 use gravity_domain::task::TaskChange;
 use serde_json::json;
 use uuid::Uuid;
@@ -14,23 +14,21 @@ const LETTERS: &str = "/api/v1/admin/dead-letters";
 fn bury(world: &World, id: u128, decodable: bool) -> OperationId {
     let id = OperationId(Uuid::from_u128(id));
     let operation = Operation {
-        id,
-        user_id: ALICE,
-        change: Change::Task {
-            id: TaskId(Uuid::from_u128(9)),
-            change: TaskChange::Delete,
-        },
-        accepted_at: Hlc {
-            wall_ms: 1_700_000_000_000,
-            counter: 0,
-            node: NodeId(1),
-        },
-        priority: Priority::default(),
-        precondition: None,
-        replay: None,
         attempts: 3,
-        retried: false,
         last_error: Some("check_violation".into()),
+        ..Operation::new(
+            id,
+            ALICE,
+            Change::Task {
+                id: TaskId(Uuid::from_u128(9)),
+                change: TaskChange::Delete,
+            },
+            Hlc {
+                wall_ms: 1_700_000_000_000,
+                counter: 0,
+                node: NodeId(1),
+            },
+        )
     };
     let letter = DeadLetter {
         id,

@@ -317,22 +317,16 @@ mod tests {
     fn a_receipt_tells_what_was_judged_in_the_order_of_the_request() {
         let ids: Vec<_> = (1..=3).map(|n| ItemId(Uuid::from_u128(n))).collect();
         let judged = vec![ItemOutcome::NotFound, ItemOutcome::Applied, ItemOutcome::Skipped];
-        let operation = Operation {
-            id: crate::id::OperationId(Uuid::from_u128(9)),
-            user_id: UserId(Uuid::from_u128(2)),
-            change: Change::StreamAction(StreamAction {
+        let operation = Operation::new(
+            crate::id::OperationId(Uuid::from_u128(9)),
+            UserId(Uuid::from_u128(2)),
+            Change::StreamAction(StreamAction {
                 ids: ids.clone(),
                 judged: judged.clone(),
                 ..action(0, None)
             }),
-            accepted_at: stamp(3),
-            priority: crate::sync::Priority::default(),
-            precondition: None,
-            replay: None,
-            attempts: 0,
-            last_error: None,
-            retried: false,
-        };
+            stamp(3),
+        );
         let mut receipt = None;
         assert_eq!(ActionReceipt::apply(&mut receipt, &operation), Effect::Applied);
         assert_eq!(ActionReceipt::apply(&mut receipt, &operation), Effect::Superseded);

@@ -43,6 +43,22 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// One that is new: without a key or a precondition, of the usual priority, and not tried yet.
+    pub fn new(id: OperationId, user_id: UserId, change: Change, accepted_at: Hlc) -> Self {
+        Self {
+            id,
+            user_id,
+            change,
+            accepted_at,
+            priority: Priority::default(),
+            precondition: None,
+            replay: None,
+            attempts: 0,
+            last_error: None,
+            retried: false,
+        }
+    }
+
     /// Whether both are tries of one request. They share the id, but so do requests that share an `Idempotency-Key`.
     pub fn is_retry_of(&self, first: &Self) -> bool {
         self.id == first.id

@@ -131,30 +131,23 @@ mod tests {
     use super::*;
     use crate::clock::NodeId;
     use crate::id::{OperationId, TaskId};
-    use crate::sync::operation::Priority;
     use crate::task::{Description, TaskStatus, Title};
     use proptest::prelude::*;
 
     fn operation(at: (u64, u16), change: TaskChange) -> Operation {
-        Operation {
-            id: OperationId(Uuid::from_u128(u128::from(at.0) << 16 | u128::from(at.1))),
-            user_id: UserId(Uuid::from_u128(1)),
-            change: Change::Task {
+        Operation::new(
+            OperationId(Uuid::from_u128(u128::from(at.0) << 16 | u128::from(at.1))),
+            UserId(Uuid::from_u128(1)),
+            Change::Task {
                 id: TaskId(Uuid::from_u128(2)),
                 change,
             },
-            accepted_at: Hlc {
+            Hlc {
                 wall_ms: at.0,
                 counter: at.1,
                 node: NodeId(u64::from(at.1) % 3),
             },
-            priority: Priority::default(),
-            precondition: None,
-            replay: None,
-            attempts: 0,
-            last_error: None,
-            retried: false,
-        }
+        )
     }
 
     fn base() -> Option<Task> {

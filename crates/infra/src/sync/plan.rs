@@ -201,7 +201,7 @@ mod tests {
     use gravity_domain::chat::{Content, ReadMark};
     use gravity_domain::clock::{Hlc, NodeId};
     use gravity_domain::id::{ChatMessageId, ConversationId, OperationId, TaskId, UserId};
-    use gravity_domain::sync::Priority;
+
     use gravity_domain::task::{NewTask, TaskPatch, TaskStatus, Title};
 
     fn id(n: u128) -> Uuid {
@@ -210,21 +210,17 @@ mod tests {
 
     /// Operations that number their ids.
     fn operations(changes: Vec<Change>) -> Vec<Operation> {
-        let operation = |(n, change)| Operation {
-            id: OperationId(id(1_000 + n)),
-            user_id: UserId(id(1)),
-            change,
-            accepted_at: Hlc {
-                wall_ms: 1,
-                counter: 0,
-                node: NodeId(7),
-            },
-            priority: Priority::default(),
-            precondition: None,
-            replay: None,
-            attempts: 0,
-            last_error: None,
-            retried: false,
+        let operation = |(n, change)| {
+            Operation::new(
+                OperationId(id(1_000 + n)),
+                UserId(id(1)),
+                change,
+                Hlc {
+                    wall_ms: 1,
+                    counter: 0,
+                    node: NodeId(7),
+                },
+            )
         };
         (0u128..).zip(changes).map(operation).collect()
     }

@@ -4,7 +4,7 @@ use gravity_domain::clock::{Hlc, NodeId};
 use gravity_domain::id::{OperationId, TaskId, UserId};
 use gravity_domain::profile::ProfilePatch;
 use gravity_domain::sync::ports::OperationStore;
-use gravity_domain::sync::{Applied, Change, EntityState, Fingerprint, Operation, Priority, Replay, Verdict};
+use gravity_domain::sync::{Applied, Change, EntityState, Fingerprint, Operation, Replay, Verdict};
 use gravity_domain::task::{NewTask, Task, TaskChange, TaskPatch, TaskStatus, Title};
 use gravity_infra::postgres::{Pool, PostgresSettings, migrate, schema_digest};
 use gravity_infra::profile::PostgresProfiles;
@@ -116,18 +116,7 @@ impl Author {
     }
 
     pub(crate) fn operation(self, stamp: Hlc, change: Change) -> Operation {
-        Operation {
-            id: OperationId::random(),
-            user_id: self.0,
-            change,
-            accepted_at: stamp,
-            priority: Priority::default(),
-            precondition: None,
-            replay: None,
-            attempts: 0,
-            retried: false,
-            last_error: None,
-        }
+        Operation::new(OperationId::random(), self.0, change, stamp)
     }
 
     pub(crate) fn create(self, stamp: Hlc, title: &str) -> Operation {

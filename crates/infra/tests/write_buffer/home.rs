@@ -67,22 +67,16 @@ pub(crate) fn task(n: u128) -> TaskId {
 }
 
 fn operation(id: OperationId, user_id: UserId, wall_ms: u64, change: Change) -> Operation {
-    Operation {
+    Operation::new(
         id,
         user_id,
         change,
-        accepted_at: Hlc {
+        Hlc {
             wall_ms,
             counter: 0,
             node: NodeId(7),
         },
-        priority: Priority::default(),
-        precondition: None,
-        replay: None,
-        attempts: 0,
-        last_error: None,
-        retried: false,
-    }
+    )
 }
 
 /// The `n`th update of a task: its id, its title and its time tell which.

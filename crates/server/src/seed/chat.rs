@@ -5,7 +5,7 @@
 use gravity_domain::chat::{Content, NewMessage, ReadMark};
 use gravity_domain::clock::{Hlc, NodeId, Timestamp};
 use gravity_domain::id::{ChatMessageId, ConversationId, OperationId, UserId};
-use gravity_domain::sync::{Change, Operation, Priority};
+use gravity_domain::sync::{Change, Operation};
 use uuid::Uuid;
 
 /// How many conversations there are.
@@ -87,18 +87,7 @@ fn client_id(talk: usize, place: usize) -> Uuid {
 }
 
 fn operation(user: UserId, name: &str, stamp: Hlc, change: Change) -> Operation {
-    Operation {
-        id: OperationId::for_key(user, name),
-        user_id: user,
-        change,
-        accepted_at: stamp,
-        priority: Priority::default(),
-        precondition: None,
-        replay: None,
-        attempts: 0,
-        last_error: None,
-        retried: false,
-    }
+    Operation::new(OperationId::for_key(user, name), user, change, stamp)
 }
 
 fn message(pair: (UserId, UserId), talk: usize, place: usize, stamp: Hlc) -> Operation {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gravity_domain::clock::{Hlc, NodeId, SystemClock};
 use gravity_domain::id::{OperationId, TaskId, UserId};
 use gravity_domain::sync::ports::WriteBuffer as _;
-use gravity_domain::sync::{Change, Operation, Priority};
+use gravity_domain::sync::{Change, Operation};
 use gravity_domain::task::TaskChange;
 use gravity_infra::write_buffer::{BufferSettings, DurableBuffer};
 use gravity_test_support::actors::{ADMIN, Actor};
@@ -342,25 +342,19 @@ async fn an_operation_older_than_the_retention_time_is_parked_and_not_lost() {
 /// A delete that was accepted two hours ago.
 fn old_deletion(actor: &Actor, id: OperationId, task: &str) -> Operation {
     let wall_ms = u64::try_from(now_seconds()).expect("after 1970") * 1_000 - 7_200_000;
-    Operation {
+    Operation::new(
         id,
-        user_id: UserId(actor.id),
-        change: Change::Task {
+        UserId(actor.id),
+        Change::Task {
             id: TaskId(Uuid::try_parse(task).expect("an id")),
             change: TaskChange::Delete,
         },
-        accepted_at: Hlc {
+        Hlc {
             wall_ms,
             counter: 0,
             node: NodeId(1),
         },
-        priority: Priority::default(),
-        precondition: None,
-        replay: None,
-        attempts: 0,
-        last_error: None,
-        retried: false,
-    }
+    )
 }
 
 /// Puts an operation into the buffer of a server that is down.

@@ -23,7 +23,7 @@ use gravity_domain::id::{OperationId, UserId};
 use gravity_domain::sync::ports::WritePorts;
 use gravity_domain::sync::{
     AppliedRecord, Change, Effect, Entity, EntityState, Fingerprint, Found, Operation, OperationKind,
-    Priority, ReadError, Replay, Verdict, WriteError, WriteOutcome,
+    ReadError, Replay, Verdict, WriteError, WriteOutcome,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,19 +123,12 @@ impl Writer {
             None => OperationId::random(),
         };
         let operation = Operation {
-            id,
-            user_id: request.user,
-            change: change(id),
-            accepted_at: Hlc::ZERO,
-            priority: Priority::default(),
             precondition: request.expected_version,
             replay: request.key.as_ref().map(|key| Replay {
                 fingerprint: key.fingerprint,
                 accepted: None,
             }),
-            attempts: 0,
-            last_error: None,
-            retried: false,
+            ..Operation::new(id, request.user, change(id), Hlc::ZERO)
         };
         let (writer, reader) = (Arc::clone(self), Arc::clone(reader));
         let deadline = deadline::current()

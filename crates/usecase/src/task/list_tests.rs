@@ -8,9 +8,7 @@ use gravity_domain::error::StoreError;
 use gravity_domain::id::{OperationId, TaskId, UserId};
 use gravity_domain::page::{PageKey, PageLimit};
 use gravity_domain::sync::ports::{EntityCache, EntityStore, MockBreaker, MockWriteBuffer};
-use gravity_domain::sync::{
-    BufferError, Change, Entity, Found, Freshness, Operation, Pending, Priority, ReadError,
-};
+use gravity_domain::sync::{BufferError, Change, Entity, Found, Freshness, Operation, Pending, ReadError};
 use gravity_domain::task::{
     KnownPage, NewTask, Task, TaskCache, TaskChange, TaskFilter, TaskPatch, TaskStatus, TaskStore, Title,
 };
@@ -94,25 +92,19 @@ impl TaskCache for Rows {
 }
 
 fn operation(task: u128, wall_ms: u64, change: TaskChange) -> Operation {
-    Operation {
-        id: OperationId(Uuid::from_u128(u128::from(wall_ms))),
-        user_id: USER,
-        change: Change::Task {
+    Operation::new(
+        OperationId(Uuid::from_u128(u128::from(wall_ms))),
+        USER,
+        Change::Task {
             id: TaskId(Uuid::from_u128(task)),
             change,
         },
-        accepted_at: Hlc {
+        Hlc {
             wall_ms,
             counter: 0,
             node: NodeId(1),
         },
-        priority: Priority::default(),
-        precondition: None,
-        replay: None,
-        attempts: 0,
-        last_error: None,
-        retried: false,
-    }
+    )
 }
 
 fn created(status: usize) -> TaskChange {

@@ -468,23 +468,20 @@ impl Stage {
             }),
         };
         Operation {
-            id,
-            user_id: user,
-            change: Change::Task {
-                id: task.unwrap_or_else(|| TaskId(id.created_entity())),
-                change,
-            },
-            accepted_at: Hlc {
-                wall_ms: self.stamps.fetch_add(1, Ordering::SeqCst),
-                counter: 0,
-                node: NodeId(1),
-            },
             priority: Priority::new(priority).unwrap(),
-            precondition: None,
-            replay: None,
-            attempts: 0,
-            last_error: None,
-            retried: false,
+            ..Operation::new(
+                id,
+                user,
+                Change::Task {
+                    id: task.unwrap_or_else(|| TaskId(id.created_entity())),
+                    change,
+                },
+                Hlc {
+                    wall_ms: self.stamps.fetch_add(1, Ordering::SeqCst),
+                    counter: 0,
+                    node: NodeId(1),
+                },
+            )
         }
     }
 

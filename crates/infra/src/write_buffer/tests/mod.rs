@@ -9,7 +9,7 @@ mod wide;
 
 use gravity_domain::clock::{Hlc, NodeId};
 use gravity_domain::id::{OperationId, TaskId, UserId};
-use gravity_domain::sync::{Change, Operation, Priority};
+use gravity_domain::sync::{Change, Operation};
 use gravity_domain::task::{TaskChange, TaskPatch, Title};
 use uuid::Uuid;
 
@@ -23,22 +23,19 @@ fn operation(n: u64, title: &str) -> Operation {
         ..TaskPatch::default()
     };
     Operation {
-        id: OperationId(Uuid::from_u128(0xCC00 + u128::from(n))),
-        user_id: user(u128::from(n) % 3),
-        change: Change::Task {
-            id: TaskId(Uuid::from_u128(0xBB00)),
-            change: TaskChange::Update(patch),
-        },
-        accepted_at: Hlc {
-            wall_ms: 1_000 + n,
-            counter: 3,
-            node: NodeId(7),
-        },
-        priority: Priority::default(),
         precondition: Some(n),
-        replay: None,
-        attempts: 0,
-        last_error: None,
-        retried: false,
+        ..Operation::new(
+            OperationId(Uuid::from_u128(0xCC00 + u128::from(n))),
+            user(u128::from(n) % 3),
+            Change::Task {
+                id: TaskId(Uuid::from_u128(0xBB00)),
+                change: TaskChange::Update(patch),
+            },
+            Hlc {
+                wall_ms: 1_000 + n,
+                counter: 3,
+                node: NodeId(7),
+            },
+        )
     }
 }

@@ -23,7 +23,7 @@ use gravity_domain::sync::ports::{
     MockAppliedListener, MockBreaker, MockEntityCache, MockEntityStore, MockOperationStore, MockWriteBuffer,
     WritePorts,
 };
-use gravity_domain::sync::{Change, Entity, Found, Freshness, Operation, Pending, Priority};
+use gravity_domain::sync::{Change, Entity, Found, Freshness, Operation, Pending};
 use std::cmp::Reverse;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -111,18 +111,12 @@ fn stamp(wall_ms: u64) -> Hlc {
 
 /// An operation of [`ME`], accepted at this time.
 fn operation(wall_ms: u64, change: Change) -> Operation {
-    Operation {
-        id: OperationId(Uuid::from_u128(u128::from(wall_ms))),
-        user_id: ME,
+    Operation::new(
+        OperationId(Uuid::from_u128(u128::from(wall_ms))),
+        ME,
         change,
-        accepted_at: stamp(wall_ms),
-        priority: Priority::default(),
-        precondition: None,
-        replay: None,
-        attempts: 0,
-        last_error: None,
-        retried: false,
-    }
+        stamp(wall_ms),
+    )
 }
 
 fn content(text: &str) -> Content {

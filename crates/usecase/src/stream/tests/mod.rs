@@ -16,7 +16,7 @@ use gravity_domain::stream::{
     StreamPage, StreamQuery, View,
 };
 use gravity_domain::sync::ports::{MockBreaker, MockWriteBuffer};
-use gravity_domain::sync::{Change, Freshness, Lww, Operation, Pending, Priority};
+use gravity_domain::sync::{Change, Freshness, Lww, Operation, Pending};
 use std::cmp::Reverse;
 use std::sync::{Arc, OnceLock};
 use uuid::Uuid;
@@ -74,18 +74,12 @@ fn stamp(wall_ms: u64) -> Hlc {
 }
 
 fn operation(wall_ms: u64, action: StreamAction) -> Operation {
-    Operation {
-        id: OperationId(Uuid::from_u128(u128::from(wall_ms))),
-        user_id: USER,
-        change: Change::StreamAction(action),
-        accepted_at: stamp(wall_ms),
-        priority: Priority::default(),
-        precondition: None,
-        replay: None,
-        attempts: 0,
-        last_error: None,
-        retried: false,
-    }
+    Operation::new(
+        OperationId(Uuid::from_u128(u128::from(wall_ms))),
+        USER,
+        Change::StreamAction(action),
+        stamp(wall_ms),
+    )
 }
 
 fn view(view: View) -> StreamFilter {

@@ -152,22 +152,16 @@ fn rename(id: TaskId, title: &str) -> impl FnOnce(OperationId) -> Change + use<>
 
 fn operation(user: UserId, wall_ms: u64, change: impl FnOnce(OperationId) -> Change) -> Operation {
     let id = OperationId::random();
-    Operation {
+    Operation::new(
         id,
-        user_id: user,
-        change: change(id),
-        accepted_at: Hlc {
+        user,
+        change(id),
+        Hlc {
             wall_ms,
             counter: 0,
             node: NodeId(1),
         },
-        priority: gravity_domain::sync::Priority::default(),
-        precondition: None,
-        replay: None,
-        attempts: 0,
-        last_error: None,
-        retried: false,
-    }
+    )
 }
 
 fn task(user: UserId, wall_ms: u64) -> Task {
