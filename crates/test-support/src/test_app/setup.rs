@@ -189,7 +189,7 @@ impl Setup {
         };
         match made {
             Ok(database) => database,
-            Err(error) => panic!("no database: {error}"),
+            Err(error) => panic!("no database: {error:?}"),
         }
     }
 }
